@@ -1,0 +1,1 @@
+"""Stateful workers as plain classes: Ray Data calls them, Ray Serve deploys them."""

@@ -1,0 +1,1 @@
+"""Turn embeddings back into text: teachers, phrase banks and decoders."""

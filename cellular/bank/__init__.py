@@ -1,0 +1,1 @@
+"""Phrase banks: phrases, their embeddings, and the index that searches them."""

@@ -1,0 +1,117 @@
+"""Validated settings of every part. Each field's description is what `--help` and the errors show."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Settings(BaseModel):
+    """Immutable; an unknown key is an error, not a silent default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TeacherConfig(Settings):
+    """Which model makes the embeddings, and how it runs. Only `name` decides what the vectors mean."""
+
+    name: str = Field("all-MiniLM-L6-v2", description="a name in TEACHERS, a folder, or a hub name")
+    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
+        "auto", description="auto: bf16 where the processor multiplies it natively, else fp32"
+    )
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    batch_tokens: PositiveInt = Field(1024, description="tokens in one forward pass, padding counted")
+    threads: PositiveInt | None = Field(None, description="None: every core this process may use")
+
+
+class CorpusConfig(Settings):
+    """Where documents are read from."""
+
+    inputs: tuple[str, ...] = Field(
+        min_length=1, description="files, folders, globs; local paths or s3:// URIs"
+    )
+    format: Literal["auto", "parquet", "jsonl", "csv", "text"] = Field(
+        "auto", description="auto: by file name"
+    )
+    text_column: str = Field("text", description="column or key that holds the text; unused for plain text")
+    max_record_bytes: PositiveInt = Field(1 << 20, description="longer records are rejected")
+
+
+class PhraseRules(Settings):
+    """How a document becomes phrases, and which phrases are kept. No rule depends on a language's words."""
+
+    language: str = Field("en", description="ISO 639 code that picks the sentence boundary rules")
+    units: tuple[Literal["sentence", "clause", "ngram"], ...] = Field(("sentence",), min_length=1)
+    ngram_words: tuple[PositiveInt, PositiveInt] = Field((3, 6), description="shortest and longest n-gram")
+    min_characters: PositiveInt = 3
+    max_characters: PositiveInt = 300
+    min_letter_fraction: Fraction = Field(0.5, description="letters and marks among non-space characters")
+    max_repeat_fraction: Fraction = Field(0.5, description="share of the most frequent non-space character")
+    min_count: PositiveInt = Field(1, description="occurrences in the corpus below which a phrase is dropped")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "PhraseRules":
+        if self.min_characters > self.max_characters:
+            raise ValueError("min_characters exceeds max_characters")
+        if self.ngram_words[0] > self.ngram_words[1]:
+            raise ValueError("ngram_words must be (shortest, longest)")
+        return self
+
+
+class IndexConfig(Settings):
+    """How a bank is searched."""
+
+    factory: str = Field("auto", description="a FAISS factory string; auto: by the number of phrases")
+    training_rows: PositiveInt | None = Field(None, description="None: enough for the number of centroids")
+    recall_target: Fraction = Field(
+        0.98, description="recall@10 against exact search that the default effort must reach"
+    )
+
+
+class ResourceConfig(Settings):
+    """How much of the cluster a build may use. Changes speed, never the result."""
+
+    embedders: PositiveInt = Field(1, description="actors that hold a teacher")
+    embedder_cpus: float = Field(1.0, gt=0)
+    embedder_gpus: float = Field(0.0, ge=0)
+    task_cpus: float = Field(0.5, gt=0, description="CPUs of each reading, deduplicating or indexing task")
+
+
+class BuildConfig(Settings):
+    """One build of a phrase bank: everything that decides its content, plus the resources."""
+
+    corpus: CorpusConfig
+    target: Path = Field(description="folder of the bank, on a file system that every node sees")
+    rules: PhraseRules = PhraseRules()
+    teacher: TeacherConfig = TeacherConfig()
+    index: IndexConfig = IndexConfig()
+    embedding_dtype: Literal["float16", "float32"] = "float16"
+    shard_rows: PositiveInt | None = Field(
+        None, description="phrases a shard, the unit of resume; None: by size"
+    )
+    append: bool = Field(False, description="add to the bank's current version instead of replacing it")
+    resources: ResourceConfig = ResourceConfig()
+
+
+class DecodingConfig(Settings):
+    """How a PhraseBankDecoder turns an embedding into text."""
+
+    assembly_method: Literal["greedy", "weighted", "beam_search", "context_aware"] = "context_aware"
+    top_k: PositiveInt = Field(32, description="candidates from one search")
+    max_phrases: PositiveInt = Field(3, description="phrases in one assembled text")
+    beam_width: PositiveInt = 8
+    min_gain: float = Field(0.01, ge=0, description="cosine that a further phrase must add")
+    min_score: float = Field(0.0, ge=-1, le=1, description="cosine below which the answer is a fallback")
+    frequency_weight: float = Field(0.02, ge=0)
+    length_weight: float = Field(0.02, ge=0)
+    context_weight: float = Field(0.1, ge=0, description="how much a session's earlier texts count")
+    context_turns: PositiveInt = Field(8, description="earlier texts of a session that are remembered")
+    enable_caching: bool = True
+    cache_size: PositiveInt = Field(10_000, description="answers kept, least recently used first out")
+    enable_fallbacks: bool = True
+    fallback_text: str = ""
+    enable_performance_monitoring: bool = True
+    enable_postprocessing: bool = True
+    search_effort: PositiveInt | None = Field(None, description="None: the bank's calibrated default")

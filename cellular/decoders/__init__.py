@@ -1,0 +1,1 @@
+"""Decoders: from an embedding to text."""

@@ -1,0 +1,1 @@
+"""Batch pipelines on Ray, one `run(config)` each."""
