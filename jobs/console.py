@@ -1,0 +1,69 @@
+"""What every command shares: exit codes, one line for a mistake, tables for people, JSON for machines.
+
+Exit codes: 0 done, 1 a bug or a failed check, 2 a mistake that its reader can mend, 130 Ctrl-C.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, NoReturn
+
+import orjson
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cellular.errors import CellularError
+
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON, one object a line")]
+
+
+def run(command: typer.Typer | Callable[..., None]) -> NoReturn:
+    """Run a command or an application of commands with the process' arguments, and end the process."""
+    try:
+        (command if isinstance(command, typer.Typer) else _application(command))()
+    except CellularError as error:
+        fail(str(error))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        fail(f"{'.'.join(map(str, problem['loc'])) or error.title}: {problem['msg']}")
+    sys.exit(0)
+
+
+def fail(message: str) -> NoReturn:
+    """Say in one line on stderr what to mend, and exit with 2."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def show(rows: Sequence[Mapping[str, object]], as_json: bool, title: str | None = None) -> None:
+    """Print rows that share their keys: one JSON object a line, or a table."""
+    if as_json:
+        for row in rows:
+            typer.echo(orjson.dumps(row, default=str, option=orjson.OPT_SERIALIZE_NUMPY))
+        return
+    table = Table(title=title, title_justify="left")
+    for name in rows[0] if rows else ():
+        table.add_column(name, justify="right" if isinstance(rows[0][name], int | float) else "left")
+    for row in rows:
+        table.add_row(*map(_cell, row.values()))
+    Console().print(table)
+
+
+def show_fields(fields: Mapping[str, object], as_json: bool, title: str | None = None) -> None:
+    """Print one object: as JSON, or as a table of a name and a value a line."""
+    if as_json:
+        show([fields], as_json=True)
+    else:
+        show([{"field": name, "value": value} for name, value in fields.items()], False, title)
+
+
+def _application(command: Callable[..., None]) -> typer.Typer:
+    application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    application.command()(command)
+    return application
+
+
+def _cell(value: object) -> Text:
+    return Text(f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value))
