@@ -1,1 +1,18 @@
-"""Phrase banks: phrases, their embeddings, and the index that searches them."""
+"""Phrase banks: phrases with their embeddings, on disk, memory-mapped and searchable."""
+
+from cellular.bank.index import default_factory
+from cellular.bank.manifest import Manifest, current_version, find_build, publish
+from cellular.bank.phrase_bank import PhraseBank, PhraseRecord, SearchResult
+from cellular.bank.writer import create_bank
+
+__all__ = [
+    "Manifest",
+    "PhraseBank",
+    "PhraseRecord",
+    "SearchResult",
+    "create_bank",
+    "current_version",
+    "default_factory",
+    "find_build",
+    "publish",
+]

@@ -1,0 +1,114 @@
+"""Search over the stored embeddings: exact, or by an index whose hits are re-ranked on them."""
+
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cellular.types import FloatArray, IntArray
+
+faiss: Any = import_module("faiss")  # its type stubs lag behind its classes
+Index = Any
+TILE_ROWS = 16384
+
+
+def map_embeddings(path: Path) -> NDArray[Any]:
+    """The (N, D) float16 or float32 array in an embeddings.arrow: a read-only view of the mapped file."""
+    with pa.memory_map(str(path)) as source:
+        column = pa.ipc.open_file(source).get_batch(0).column(0)
+    values = column.flatten().to_numpy(zero_copy_only=True)
+    matrix: NDArray[Any] = values.reshape(len(column), column.type.list_size)
+    return matrix
+
+
+def stored_view(matrix: NDArray[Any]) -> Index:
+    """A FAISS index whose codes are the memory of a (N, D) array: nothing is copied.
+
+    The caller keeps the array alive as long as the index.
+    """
+    rows, dimension = matrix.shape
+    if matrix.dtype == np.float16:
+        kind = faiss.ScalarQuantizer.QT_fp16
+        index = faiss.IndexScalarQuantizer(dimension, kind, faiss.METRIC_INNER_PRODUCT)
+    else:
+        index = faiss.IndexFlatIP(dimension)
+    pointer = faiss.swig_ptr(matrix.reshape(-1).view(np.uint8))
+    codes = index.codes
+    codes.is_owned = False
+    codes.view_data = codes.c_ptr = pointer
+    codes.view_size = codes.c_size = matrix.nbytes
+    index.ntotal = rows
+    return index
+
+
+class Searcher:
+    """Approximate search: the index proposes candidates, the stored vectors rank them.
+
+    Safe for several threads: each call carries its own parameters.
+    """
+
+    def __init__(self, index: Index, matrix: NDArray[Any]) -> None:
+        self._matrix = matrix  # the view reads it
+        self._view = stored_view(matrix)
+        self._index = index
+        self._refine = faiss.IndexRefine(index, self._view)
+        self._parameters = lru_cache(maxsize=64)(self._make_parameters)
+
+    def search(
+        self, queries: FloatArray, k: int, effort: int, candidates: int
+    ) -> tuple[FloatArray, IntArray]:
+        """The k best of each query.
+
+        Args:
+            queries: (N, D) float32 of unit length.
+            k: hits a query.
+            effort: nprobe of an inverted file, efSearch of a graph.
+            candidates: hits of the index that are re-ranked, at least k.
+
+        Returns:
+            (N, k) cosines and (N, k) ids, best first; id -1 where fewer were found.
+        """
+        parameters = self._parameters(effort, max(candidates, k) / k)
+        scores, ids = self._refine.search(queries, k, params=parameters)
+        return scores, ids
+
+    def _make_parameters(self, effort: int, k_factor: float) -> Any:
+        if isinstance(self._index, faiss.IndexIVF):
+            base = faiss.SearchParametersIVF(nprobe=effort)
+        else:
+            base = faiss.SearchParametersHNSW(efSearch=effort)
+        return faiss.IndexRefineSearchParameters(k_factor=k_factor, base_index_params=base)
+
+
+def exact_search(matrix: NDArray[Any], queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+    """The k best of each query among all rows, tile by tile.
+
+    Args:
+        matrix: (N, D) float16 or float32.
+        queries: (n, D) float32.
+        k: hits a query, at most N.
+
+    Returns:
+        (n, k) inner products and (n, k) ids, best first.
+    """
+    scores = np.empty((len(queries), 0), np.float32)
+    ids = np.empty((len(queries), 0), np.int64)
+    for start in range(0, len(matrix), TILE_ROWS):
+        tile = matrix[start : start + TILE_ROWS].astype(np.float32)
+        found = queries @ tile.T
+        scores = np.hstack([scores, found])
+        ids = np.hstack([ids, np.broadcast_to(np.arange(start, start + len(tile)), found.shape)])
+        scores, ids = _best(scores, ids, k)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
+
+
+def _best(scores: FloatArray, ids: IntArray, k: int) -> tuple[FloatArray, IntArray]:
+    if scores.shape[1] <= k:
+        return scores, ids
+    kept = np.argpartition(scores, -k, axis=1)[:, -k:]
+    return np.take_along_axis(scores, kept, 1), np.take_along_axis(ids, kept, 1)

@@ -1,0 +1,46 @@
+"""Checks of arrays that come from outside."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cellular.types import FloatArray
+
+
+def check_embeddings(embeddings: ArrayLike, dimension: int) -> FloatArray:
+    """Validate embeddings and scale them to unit length; the input is never changed.
+
+    Args:
+        embeddings: (N, D) or one (D,), of a floating dtype.
+        dimension: the D that is expected.
+
+    Returns:
+        (N, D) float32, C-contiguous, every row of unit length: a copy.
+
+    Raises:
+        ValueError: wrong dtype or shape, NaN, infinity or a zero vector; names the row.
+    """
+    array = np.asarray(embeddings)
+    if array.dtype.kind != "f":
+        raise ValueError(f"embeddings must be floating point, not {array.dtype}")
+    if array.ndim == 1:
+        array = array[np.newaxis]
+    if array.ndim != 2 or array.shape[1] != dimension:
+        shape = np.shape(embeddings)
+        raise ValueError(f"embeddings must have shape (N, {dimension}) or ({dimension},), not {shape}")
+    wide = array.astype(np.float64)  # squares of float32 neither overflow nor vanish in it
+    lengths = np.sqrt(np.einsum("nd,nd->n", wide, wide))
+    if not (np.isfinite(lengths).all() and lengths.all()):
+        _refuse(array, lengths)
+    wide /= lengths[:, np.newaxis]
+    return np.ascontiguousarray(wide, np.float32)
+
+
+def _refuse(array: FloatArray, lengths: FloatArray) -> None:
+    row = int(np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))[0])
+    if lengths[row] == 0:
+        raise ValueError(f"embedding in row {row} is a zero vector: it has no direction")
+    bad = ~np.isfinite(array[row])
+    if not bad.any():
+        raise ValueError(f"embedding in row {row} is too long to be scaled to unit length")
+    column = int(np.flatnonzero(bad)[0])
+    raise ValueError(f"embedding in row {row} holds {array[row, column]} at position {column}")
