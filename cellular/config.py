@@ -36,6 +36,9 @@ class CorpusConfig(Settings):
         "auto", description="auto: by file name"
     )
     text_column: str = Field("text", description="column or key that holds the text; unused for plain text")
+    text_records: Literal["line", "paragraph"] = Field(
+        "line", description="a record of plain text: a line, or the lines up to a blank one"
+    )
     max_record_bytes: PositiveInt = Field(1 << 20, description="longer records are rejected")
 
 
@@ -115,3 +118,5 @@ class DecodingConfig(Settings):
     enable_performance_monitoring: bool = True
     enable_postprocessing: bool = True
     search_effort: PositiveInt | None = Field(None, description="None: the bank's calibrated default")
+    recall_target: Fraction = Field(0.97, description="recall@10 that a tuned search effort must reach")
+    listed_candidates: int = Field(5, ge=0, description="nearest phrases that a result lists")

@@ -1,1 +1,21 @@
-"""Decoders: from an embedding to text."""
+"""Decoders: from an embedding to text. One file and a line in DECODERS add another."""
+
+from cellular.decoders.assembly import ASSEMBLERS
+from cellular.decoders.context import Session, Turn
+from cellular.decoders.phrase_bank import PhraseBankDecoder, default_bank_path
+from cellular.decoders.results import Candidate, DecodeResult
+
+DECODERS = {
+    "phrase_bank": PhraseBankDecoder,
+}
+
+__all__ = [
+    "ASSEMBLERS",
+    "DECODERS",
+    "Candidate",
+    "DecodeResult",
+    "PhraseBankDecoder",
+    "Session",
+    "Turn",
+    "default_bank_path",
+]
