@@ -1,0 +1,55 @@
+"""The Ray cluster that a pipeline runs on."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+import ray.data
+
+NO_PROGRESS_SECONDS = 3_600.0  # the longest that one item may take before a stage counts as hung
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Use the cluster that is already connected, the one that RAY_ADDRESS names, or a local one.
+
+    What was started or connected here ends with the block.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    _connect()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect() -> None:
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # or Ray's C++ warnings land on the terminal
+    address = os.environ.get("RAY_ADDRESS")
+    with _own_sigterm_handler():
+        ray.init(
+            address=address or "local",
+            include_dashboard=None if address else False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it logs as an error it raises too
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
+
+
+@contextmanager
+def _own_sigterm_handler() -> Iterator[None]:
+    """Keep the caller's handler, which `ray.init` replaces."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)

@@ -1,0 +1,56 @@
+"""What a person sees of a running stage: a bar on a terminal, a line now and then in a log."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+Row = dict[str, Any]
+LINE_SECONDS = 5.0
+
+
+class Track(Protocol):
+    """Shows the rows of a stage as they pass."""
+
+    def __call__(self, rows: Iterable[Row], stage: str, total: int, done: int) -> Iterator[Row]:
+        """Pass `rows` on, each with its count of `phrases`; `done` of `total` items were done before."""
+
+
+def show(rows: Iterable[Row], stage: str, total: int, done: int) -> Iterator[Row]:
+    """Track on stderr: a bar where it is a terminal, else plain lines."""
+    return (_bar if sys.stderr.isatty() else _lines)(rows, stage, total, done)
+
+
+def silent(rows: Iterable[Row], stage: str, total: int, done: int) -> Iterator[Row]:
+    """Track nothing."""
+    return iter(rows)
+
+
+def _bar(rows: Iterable[Row], stage: str, total: int, done: int) -> Iterator[Row]:
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[phrases]:,} phrases"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(stage, total=total, completed=done, phrases=0)
+        phrases = 0
+        for row in rows:
+            phrases += int(row["phrases"])
+            progress.update(task, advance=1, phrases=phrases)
+            yield row
+
+
+def _lines(rows: Iterable[Row], stage: str, total: int, done: int) -> Iterator[Row]:
+    phrases, due = 0, time.monotonic() + LINE_SECONDS
+    for done, row in enumerate(rows, start=done + 1):  # noqa: B020 - the count goes on where it was
+        phrases += int(row["phrases"])
+        if time.monotonic() >= due or done == total:
+            print(f"{stage}: {done} of {total}, {phrases:,} phrases", file=sys.stderr, flush=True)  # noqa: T201
+            due = time.monotonic() + LINE_SECONDS
+        yield row

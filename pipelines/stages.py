@@ -1,0 +1,176 @@
+"""Stages of a build: lists of items, each with one output, run on Ray Data where the output is missing."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, groupby
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy
+
+from actors.deduplicator import Deduplicator
+from actors.embedder import ShardEmbedder
+from actors.indexer import Indexer
+from actors.segmenter import BankSegmenter, Segmenter
+from cellular.bank.manifest import EMBEDDINGS, PHRASES, version_folder
+from cellular.config import BuildConfig
+from pipelines.progress import Row, Track
+from pipelines.workspace import Plan, Workspace
+
+SHARDS = 256  # a bank has about so many, between these sizes
+SHARD_ROWS = (4_096, 65_536)
+PART_ROWS = 131_072  # least rows of one part of the index
+PARTS = 64
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Work on independent items.
+
+    Args:
+        name: what a person sees.
+        worker: a class whose instances turn an item into a row of counts and write the item's `output`.
+        arguments: of its constructor.
+        items: plain values, so that they travel as rows.
+        actors: how many workers; None: as the cluster's CPUs allow.
+        cpus: of each worker.
+        gpus: of each worker.
+    """
+
+    name: str
+    worker: type
+    arguments: dict[str, Any]
+    items: Sequence[dict[str, Any]]
+    cpus: float
+    gpus: float = 0.0
+    actors: int | None = None
+    missing: list[dict[str, Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        missing = [item for item in self.items if not Path(item["output"]).exists()]
+        object.__setattr__(self, "missing", missing)
+
+
+def run_stage(stage: Stage, track: Track) -> Iterator[Row]:
+    """Run the items whose output is missing, and yield their rows as they come."""
+    if stage.missing:
+        done = len(stage.items) - len(stage.missing)
+        yield from track(_rows(stage), stage.name, len(stage.items), done)
+
+
+def _rows(stage: Stage) -> Iterator[Row]:
+    items = ray.data.from_items(stage.missing, override_num_blocks=len(stage.missing))
+    results = items.map(
+        stage.worker,
+        fn_constructor_kwargs=stage.arguments,
+        compute=ActorPoolStrategy(size=min(stage.actors or _actors(stage.cpus), len(stage.missing))),
+        num_cpus=stage.cpus,
+        num_gpus=stage.gpus,
+    )
+    yield from results.iter_rows()
+
+
+def _actors(cpus: float) -> int:
+    """Workers that leave a fifth of the cluster's CPUs free, for Ray Data itself."""
+    available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return max(1, int(0.8 * available.get("CPU", 1.0) / cpus))
+
+
+@dataclass(frozen=True)
+class Build:
+    """What every stage of a build derives its items from."""
+
+    config: BuildConfig
+    plan: Plan
+
+    @property
+    def space(self) -> Workspace:
+        """The build's files."""
+        return Workspace(self.config.target, self.plan.build)
+
+    @property
+    def base(self) -> Path | None:
+        """Folder of the version that is appended to."""
+        return version_folder(self.config.target, self.plan.base) if self.plan.base else None
+
+    def segment(self) -> Stage:
+        """Pieces of the corpus become chunks of phrases."""
+        items = [
+            {"units": json.dumps(piece), "output": str(self.space.piece(number))}
+            for number, piece in enumerate(self.plan.pieces)
+        ]
+        arguments = {"corpus": self.config.corpus, "rules": self.config.rules}
+        return Stage("segment", Segmenter, arguments, items, self.config.resources.task_cpus)
+
+    def segment_base(self, base: Path) -> Stage:
+        """Record batches of the version that is appended to become chunks of phrases."""
+        rows = _batch_rows(base / PHRASES)
+        items = [
+            {"batch": number, "first_id": first_id, "output": str(self.space.base_piece(number))}
+            for number, first_id in enumerate(accumulate(rows[:-1], initial=0))
+        ]
+        arguments = {"phrases": base / PHRASES}
+        return Stage("read bank", BankSegmenter, arguments, items, self.config.resources.task_cpus)
+
+    def deduplicate(self, chunks: Sequence[str], rows: int) -> Stage:
+        """Ranges of the hash space become shards of distinct phrases; `rows` are in all chunks."""
+        ranges = max(1, -(-rows // (self.config.shard_rows or default_shard_rows(rows))))
+        items = [
+            {"number": number, "ranges": ranges, "output": str(self.space.phrases(number))}
+            for number in range(ranges)
+        ]
+        arguments = {"chunks": chunks, "min_count": self.config.rules.min_count}
+        return Stage("deduplicate", Deduplicator, arguments, items, self.config.resources.task_cpus)
+
+    def embed(self, shards: Sequence[int]) -> Stage:
+        """Shards get their embeddings."""
+        resources = self.config.resources
+        items = [
+            {"phrases": str(self.space.phrases(shard)), "output": str(self.space.embeddings(shard))}
+            for shard in shards
+        ]
+        arguments = {
+            "teacher": self.config.teacher,
+            "dtype": self.config.embedding_dtype,
+            "base": self.base / EMBEDDINGS if self.base else None,
+        }
+        cpus, gpus = resources.embedder_cpus, resources.embedder_gpus
+        return Stage("embed", ShardEmbedder, arguments, items, cpus, gpus, resources.embedders)
+
+    def index(self, shards: Sequence[int], rows: Sequence[int]) -> Stage:
+        """Groups of shards become parts of the index."""
+        part_rows = max(PART_ROWS, sum(rows) // PARTS)
+        first_ids = list(accumulate(rows[:-1], initial=0))
+        numbers = [first_id // part_rows for first_id in first_ids]
+        items = []
+        for part, members in groupby(range(len(shards)), key=numbers.__getitem__):
+            chosen = list(members)
+            items.append(
+                {
+                    "embeddings": [str(self.space.embeddings(shards[i])) for i in chosen],
+                    "first_ids": [first_ids[i] for i in chosen],
+                    "output": str(self.space.index_part(part)),
+                }
+            )
+        arguments = {"trained": self.space.trained_index}
+        return Stage("index", Indexer, arguments, items, self.config.resources.task_cpus)
+
+
+def default_shard_rows(rows: int) -> int:
+    """Phrases in a shard: minutes of embedding at most, since a shard is what an interruption loses."""
+    return min(max(rows // SHARDS, SHARD_ROWS[0]), SHARD_ROWS[1])
+
+
+def _batch_rows(path: Path) -> list[int]:
+    with pa.memory_map(str(path)) as file:
+        reader = pa.ipc.open_file(file)
+        return [reader.get_batch(number).num_rows for number in range(reader.num_record_batches)]
+
+
+def count_phrases(path: Path) -> int:
+    """Phrases in a shard."""
+    return sum(_batch_rows(path))
