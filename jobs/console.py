@@ -37,7 +37,7 @@ def fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def show(rows: Sequence[Mapping[str, object]], as_json: bool, title: str | None = None) -> None:
+def show(rows: Sequence[Mapping[str, object]], as_json: bool = False, title: str | None = None) -> None:
     """Print rows that share their keys: one JSON object a line, or a table."""
     if as_json:
         for row in rows:
@@ -66,4 +66,4 @@ def _application(command: Callable[..., None]) -> typer.Typer:
 
 
 def _cell(value: object) -> Text:
-    return Text(f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value))
+    return Text(f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value))

@@ -1,14 +1,13 @@
-"""The demonstration's bank: this machine's own English, without the sentences that will be asked for."""
+"""The demonstration: a bank of this machine's own English, and like sentences that it does not hold."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cellular.bank import PhraseBank
 from cellular.config import BuildConfig, CorpusConfig, TeacherConfig
 from cellular.decoders import PhraseBankDecoder, default_bank_path
-from cellular.teachers import Teacher
+from cellular.teachers import load_teacher
 from cellular.types import FloatArray
 from pipelines import build_phrase_bank
 from pipelines.build_phrase_bank import BuildReport
@@ -19,9 +18,12 @@ HELD_OUT = 200
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for one sentence."""
+    """What came back for one sentence that the bank does not hold."""
 
-    text: str
+    sentence: str
+    embedding: FloatArray  # (D,)
+    decoded: str
+    cosine: float  # between the embeddings of `sentence` and `decoded`
     ms: float
 
 
@@ -33,7 +35,7 @@ def build(phrases: int, teacher: TeacherConfig) -> tuple[BuildReport, list[str]]
         teacher: what embeds them.
 
     Returns:
-        The build's report, and sentences that are not in the bank.
+        The build's report, and HELD_OUT sentences that are not in the bank.
     """
     target = default_bank_path()
     corpus = target.with_name("demo_corpus.parquet")
@@ -43,20 +45,19 @@ def build(phrases: int, teacher: TeacherConfig) -> tuple[BuildReport, list[str]]
     return build_phrase_bank.run(config), held_out
 
 
-def decode(bank: Path, embeddings: FloatArray) -> list[Answer]:
-    """Decode (N, D) embeddings one by one in this process, each timed."""
+def decode(bank: Path, sentences: list[str], teacher: TeacherConfig) -> list[Answer]:
+    """Embed sentences and decode each embedding in this process, one by one."""
+    model = load_teacher(teacher)
+    embeddings = model.encode(sentences)
     decoder = PhraseBankDecoder()
-    decoder.load_phrase_bank(PhraseBank.open(bank))
+    decoder.load_phrase_bank(PhraseBank.open(bank), embedding_loader=model)
     decoder.decode(-embeddings[0])  # warms up, with what nobody asks for
-    return [_timed(decoder, embedding) for embedding in embeddings]
+    texts, times = zip(*(_decode_timed(decoder, embedding) for embedding in embeddings), strict=True)
+    cosines = (model.encode(texts) * embeddings).sum(axis=1).tolist()
+    return [Answer(*row) for row in zip(sentences, embeddings, texts, cosines, times, strict=True)]
 
 
-def cosines(teacher: Teacher, texts: Sequence[str], embeddings: FloatArray) -> list[float]:
-    """Cosine between each text's embedding and the one that it was decoded from."""
-    return [float(cosine) for cosine in (teacher.encode(texts) * embeddings).sum(axis=1)]
-
-
-def _timed(decoder: PhraseBankDecoder, embedding: FloatArray) -> Answer:
+def _decode_timed(decoder: PhraseBankDecoder, embedding: FloatArray) -> tuple[str, float]:
     start = time.perf_counter()
     text = decoder.decode(embedding)
-    return Answer(text, (time.perf_counter() - start) * 1e3)
+    return text, (time.perf_counter() - start) * 1e3

@@ -1,0 +1,55 @@
+"""The command line `cellular`: one command a job file. Their heavy imports wait until a command runs."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from jobs import (
+    append_phrase_bank,
+    bank_info,
+    build_phrase_bank,
+    console,
+    decode,
+    demo,
+    doctor,
+    embed,
+    search_bank,
+    serve,
+    verify_bank,
+)
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+bank = typer.Typer(no_args_is_help=True, help="Build, extend, search and check phrase banks.")
+app.add_typer(bank, name="bank")
+
+bank.command("build")(build_phrase_bank.main)
+bank.command("append")(append_phrase_bank.main)
+bank.command("info")(bank_info.main)
+bank.command("search")(search_bank.main)
+bank.command("verify")(verify_bank.main)
+app.command("embed")(embed.main)
+app.command("decode")(decode.main)
+app.command("serve")(serve.main)
+app.command("demo")(demo.main)
+app.command("doctor")(doctor.main)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cellular {version('cellular')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Turn embeddings back into text: phrase banks, decoders, serving."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    console.run(app)
