@@ -80,6 +80,7 @@ class ResourceConfig(Settings):
     embedder_cpus: float = Field(1.0, gt=0)
     embedder_gpus: float = Field(0.0, ge=0)
     task_cpus: float = Field(0.5, gt=0, description="CPUs of each reading, deduplicating or indexing task")
+    tasks: PositiveInt | None = Field(None, description="such tasks at once; None: as the CPUs allow now")
 
 
 class BuildConfig(Settings):

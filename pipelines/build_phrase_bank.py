@@ -51,6 +51,7 @@ def run(config: BuildConfig, *, restart: bool = False, track: Track = show) -> B
     Raises:
         CellularError: something is wrong with the input, the settings or the target; nothing was embedded.
     """
+    config = config.model_copy(update={"target": config.target.expanduser().absolute()})
     check_writable(config.target)
     files = check_corpus(config)
     with locked(config.target):

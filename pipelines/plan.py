@@ -76,15 +76,14 @@ def make_plan(config: BuildConfig, files: Sequence[InputFile]) -> Plan:
     Raises:
         CellularError: the teacher can't be loaded, the index can't be made, or the bank can't be appended to.
     """
-    base = _base(config)
+    base, manifest = base_version(config.target) if config.append else (None, None)
     teacher, dimension = _describe_teacher(config)
     if config.index.factory != "auto":
         check_factory(config.index.factory, dimension)
     sources: list[str] = []
-    if base:
-        folder = version_folder(config.target, base)
-        _check_base(config, read_manifest(folder), teacher)
-        sources = pq.read_table(folder / SOURCES)["uri"].to_pylist()
+    if base and manifest:
+        _check_base(config, manifest, teacher)
+        sources = pq.read_table(version_folder(config.target, base) / SOURCES)["uri"].to_pylist()
     return Plan(
         build=fingerprint(config, files, base),
         teacher=teacher,
@@ -120,12 +119,15 @@ def _group(units: Sequence[Unit], files: Sequence[InputFile], piece_bytes: int) 
     yield piece
 
 
-def _base(config: BuildConfig) -> str | None:
-    if not config.append:
-        return None
-    if (version := current_version(config.target)) is None:
-        raise CellularError(f"there is no bank in {config.target} to append to: build one first")
-    return version
+def base_version(target: Path) -> tuple[str, Manifest]:
+    """The version that an append starts from, and its manifest.
+
+    Raises:
+        CellularError: there is none.
+    """
+    if (version := current_version(target)) is None:
+        raise CellularError(f"there is no bank in {target} to append to: build one first")
+    return version, read_manifest(version_folder(target, version))
 
 
 def _check_base(config: BuildConfig, base: Manifest, teacher: str) -> None:
@@ -136,7 +138,7 @@ def _check_base(config: BuildConfig, base: Manifest, teacher: str) -> None:
         "rules": (base.rules, config.rules),
     }
     for what, (old, new) in pairs.items():
-        if old != new:
+        if old not in (None, new):
             raise CellularError(f"cannot append with another {what}: the bank has {old}, this build {new}")
 
 

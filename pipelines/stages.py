@@ -45,9 +45,9 @@ class Stage:
     worker: type
     arguments: dict[str, Any]
     items: Sequence[dict[str, Any]]
+    actors: int | None
     cpus: float
     gpus: float = 0.0
-    actors: int | None = None
     missing: list[dict[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -97,6 +97,11 @@ class Build:
         """Folder of the version that is appended to."""
         return version_folder(self.config.target, self.plan.base) if self.plan.base else None
 
+    @property
+    def _tasks(self) -> tuple[int | None, float]:
+        """How many workers a stage without a teacher has, and the CPUs of each."""
+        return self.config.resources.tasks, self.config.resources.task_cpus
+
     def segment(self) -> Stage:
         """Pieces of the corpus become chunks of phrases."""
         items = [
@@ -104,7 +109,7 @@ class Build:
             for number, piece in enumerate(self.plan.pieces)
         ]
         arguments = {"corpus": self.config.corpus, "rules": self.config.rules}
-        return Stage("segment", Segmenter, arguments, items, self.config.resources.task_cpus)
+        return Stage("segment", Segmenter, arguments, items, *self._tasks)
 
     def segment_base(self, base: Path) -> Stage:
         """Record batches of the version that is appended to become chunks of phrases."""
@@ -114,7 +119,7 @@ class Build:
             for number, first_id in enumerate(accumulate(rows[:-1], initial=0))
         ]
         arguments = {"phrases": base / PHRASES}
-        return Stage("read bank", BankSegmenter, arguments, items, self.config.resources.task_cpus)
+        return Stage("read bank", BankSegmenter, arguments, items, *self._tasks)
 
     def deduplicate(self, chunks: Sequence[str], rows: int) -> Stage:
         """Ranges of the hash space become shards of distinct phrases; `rows` are in all chunks."""
@@ -124,7 +129,7 @@ class Build:
             for number in range(ranges)
         ]
         arguments = {"chunks": chunks, "min_count": self.config.rules.min_count}
-        return Stage("deduplicate", Deduplicator, arguments, items, self.config.resources.task_cpus)
+        return Stage("deduplicate", Deduplicator, arguments, items, *self._tasks)
 
     def embed(self, shards: Sequence[int]) -> Stage:
         """Shards get their embeddings."""
@@ -139,7 +144,7 @@ class Build:
             "base": self.base / EMBEDDINGS if self.base else None,
         }
         cpus, gpus = resources.embedder_cpus, resources.embedder_gpus
-        return Stage("embed", ShardEmbedder, arguments, items, cpus, gpus, resources.embedders)
+        return Stage("embed", ShardEmbedder, arguments, items, resources.embedders, cpus, gpus)
 
     def index(self, shards: Sequence[int], rows: Sequence[int]) -> Stage:
         """Groups of shards become parts of the index."""
@@ -157,7 +162,7 @@ class Build:
                 }
             )
         arguments = {"trained": self.space.trained_index}
-        return Stage("index", Indexer, arguments, items, self.config.resources.task_cpus)
+        return Stage("index", Indexer, arguments, items, *self._tasks)
 
 
 def default_shard_rows(rows: int) -> int:
