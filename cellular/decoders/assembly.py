@@ -110,13 +110,13 @@ def make_pool(
 ) -> Pool | None:
     """One target's pool out of the ids (k,) that each search found for it, padded with -1."""
     ids = rounds[0]
-    found = int((ids >= 0).sum())
+    found = len(ids) if ids[-1] >= 0 else int((ids >= 0).sum())
     if not found:
         return None
     if len(rounds) > 1:
         ids = np.fromiter(dict.fromkeys(np.concatenate([ids[:found], *rounds[1:]]).tolist()), np.int64)
         ids = ids[ids >= 0]
-    return Pool(bank, target, ids if len(rounds) > 1 else ids[:found], found, scores[:found])
+    return Pool(bank, target, ids[:found] if len(rounds) == 1 else ids, found, scores[:found])
 
 
 def greedy(pool: Pool, config: DecodingConfig, prior: FloatArray | None) -> Assembly:

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from time import perf_counter
 
 from cellular.bank import PhraseBank
 from cellular.config import DecodingConfig
@@ -12,7 +12,7 @@ from cellular.decoders.context import ContextPrior, Session
 from cellular.decoders.monitoring import Monitor
 from cellular.decoders.pattern_cache import PatternCache
 from cellular.decoders.postprocess import join_phrases
-from cellular.decoders.results import Candidate, DecodeResult
+from cellular.decoders.results import Answer, Candidate, DecodeResult
 from cellular.errors import CellularError
 from cellular.types import FloatArray
 
@@ -29,7 +29,7 @@ class Engine:
         bank: PhraseBank,
         prior: ContextPrior,
         config: DecodingConfig,
-        cache: PatternCache[DecodeResult] | None,
+        cache: PatternCache[Answer] | None,
         monitor: Monitor,
     ) -> None:
         self.bank = bank
@@ -41,44 +41,47 @@ class Engine:
         self._monitor = monitor
         self._setup = hashlib.sha256(f"{config.model_dump_json()}{bank.version_id}".encode()).digest()
 
-    def decode(self, rows: FloatArray, sessions: Sequence[Session]) -> list[DecodeResult]:
-        """Results of unit vectors (N, D), each with its session's past."""
+    def answer(self, rows: FloatArray, sessions: Sequence[Session]) -> list[Answer]:
+        """Answers to unit vectors (N, D), each with its session's past."""
         if self._cache is None:
-            results = self._resolve(rows, sessions)
+            answers = self._resolve(rows, sessions)
         else:
-            results = self._look_up(self._cache, rows, sessions)
-        self._monitor.count(results)
-        return results
+            answers = self._look_up(self._cache, rows, sessions)
+        self._monitor.count(answers)
+        return answers
 
     def _look_up(
-        self, cache: PatternCache[DecodeResult], rows: FloatArray, sessions: Sequence[Session]
-    ) -> list[DecodeResult]:
-        with self._monitor.stage("cache"):
-            pasts = [session.digest if self.uses_session else b"" for session in sessions]
-            keys = [cache.key(row, self._setup, past) for row, past in zip(rows, pasts, strict=True)]
-            known = [cache.get(key, row) for key, row in zip(keys, rows, strict=True)]
-        missing = [number for number, result in enumerate(known) if result is None]
-        if not missing:
-            return [result for result in known if result is not None]
-        fresh = self._resolve(rows[missing], [sessions[number] for number in missing])
-        for number, result in zip(missing, fresh, strict=True):
-            known[number] = result
-            if result.source == "bank":
-                cache.put(keys[number], rows[number], replace(result, source="cache"))
-        return [result for result in known if result is not None]
+        self, cache: PatternCache[Answer], rows: FloatArray, sessions: Sequence[Session]
+    ) -> list[Answer]:
+        started = perf_counter()
+        pasts = [session.digest if self.uses_session else b"" for session in sessions]
+        keys = [cache.key(row, self._setup, past) for row, past in zip(rows, pasts, strict=True)]
+        known = [cache.get(key, row) for key, row in zip(keys, rows, strict=True)]
+        self._monitor.time("cache", perf_counter() - started)
+        missing = [number for number, answer in enumerate(known) if answer is None]
+        fresh = self._resolve(rows[missing], [sessions[number] for number in missing]) if missing else []
+        for number, answer in zip(missing, fresh, strict=True):
+            if answer.source == "bank":
+                cache.put(keys[number], rows[number], answer)
+        rest = iter(fresh)
+        return [next(rest) if answer is None else answer._replace(source="cache") for answer in known]
 
-    def _resolve(self, rows: FloatArray, sessions: Sequence[Session]) -> list[DecodeResult]:
+    def _resolve(self, rows: FloatArray, sessions: Sequence[Session]) -> list[Answer]:
+        started = perf_counter()
         try:
-            with self._monitor.stage("search"):
-                pools = gather(self.bank, rows, self._assembler, self._config)
-            with self._monitor.stage("assemble"):
-                chosen = [self._assemble(*pair) for pair in zip(pools, sessions, strict=True)]
+            pools = gather(self.bank, rows, self._assembler, self._config)
+            gathered = perf_counter()
+            chosen = [self._assemble(*pair) for pair in zip(pools, sessions, strict=True)]
+            assembled = perf_counter()
+            answers = [self._finish(*pair) for pair in zip(pools, chosen, strict=True)]
         except Exception as error:  # whatever fails, a valid embedding has a defined answer
             log.exception("decoding failed")
             self._monitor.note_error(f"{type(error).__name__}: {error}", len(rows))
-            return [self._fall_back(f"decoding failed: {error}")] * len(rows)
-        with self._monitor.stage("postprocess"):
-            return [self._result(*pair) for pair in zip(pools, chosen, strict=True)]
+            return [fallback(self._config, f"decoding failed: {error}")] * len(rows)
+        self._monitor.time("search", gathered - started)
+        self._monitor.time("assemble", assembled - gathered)
+        self._monitor.time("postprocess", perf_counter() - assembled)
+        return [answer or fallback(self._config, BELOW_THRESHOLD) for answer in answers]
 
     def _assemble(self, pool: Pool | None, session: Session) -> Assembly | None:
         if pool is None:
@@ -89,23 +92,24 @@ class Engine:
         assembly = self._assembler.choose(pool, self._config, prior)
         return assembly if assembly.score >= self._config.min_score else None
 
-    def _result(self, pool: Pool | None, assembly: Assembly | None) -> DecodeResult:
+    def _finish(self, pool: Pool | None, assembly: Assembly | None) -> Answer | None:
         if pool is None or assembly is None:
-            return self._fall_back(BELOW_THRESHOLD)
+            return None
         phrases = self.bank.phrases(assembly.phrases)
         text = join_phrases(phrases) if self._config.enable_postprocessing else " ".join(phrases)
-        return DecodeResult(text, assembly.score, "bank", None, assembly.phrases, self._candidates(pool))
-
-    def _candidates(self, pool: Pool) -> tuple[Candidate, ...]:
-        ids = pool.ids[: min(self._config.listed_candidates, pool.found)].tolist()
-        scores = pool.scores[: len(ids)].tolist()
-        return tuple(map(Candidate, ids, self.bank.phrases(ids), scores))
-
-    def _fall_back(self, reason: str) -> DecodeResult:
-        return fallback(self._config, reason)
+        listed = min(self._config.listed_candidates, pool.found)
+        ids, scores = pool.ids[:listed].tolist(), pool.scores[:listed].tolist()
+        return Answer(text, assembly.score, "bank", None, assembly.phrases, ids, scores)
 
 
-def fallback(config: DecodingConfig, reason: str) -> DecodeResult:
+def describe(answer: Answer, bank: PhraseBank | None) -> DecodeResult:
+    """An answer with its candidates' texts; without a bank there are none."""
+    phrases = bank.phrases(answer.ids) if bank else []
+    candidates = tuple(map(Candidate, answer.ids, phrases, answer.scores))
+    return DecodeResult(answer.text, answer.score, answer.source, answer.reason, answer.phrases, candidates)
+
+
+def fallback(config: DecodingConfig, reason: str) -> Answer:
     """The answer where there is none.
 
     Raises:
@@ -113,4 +117,4 @@ def fallback(config: DecodingConfig, reason: str) -> DecodeResult:
     """
     if not config.enable_fallbacks:
         raise CellularError(f"no text for this embedding: {reason}")
-    return DecodeResult(config.fallback_text, 0.0, "fallback", reason)
+    return Answer(config.fallback_text, 0.0, "fallback", reason, (), [], [])

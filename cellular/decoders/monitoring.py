@@ -1,34 +1,14 @@
 """Latency percentiles by stage and counts of answers, in bounded memory."""
 
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from types import TracebackType
 
 import numpy as np
 
-from cellular.decoders.results import DecodeResult
+from cellular.decoders.results import Answer
 
 STAGES = ("cache", "search", "assemble", "postprocess")
-
-
-class Stage:
-    """Context manager that records how long its block took."""
-
-    __slots__ = ("_started", "_window")
-
-    def __init__(self, window: deque[float]) -> None:
-        self._window = window
-        self._started = 0.0
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._window.append(time.perf_counter() - self._started)  # deque.append is atomic
 
 
 class Monitor:
@@ -46,17 +26,17 @@ class Monitor:
         self.last_error: str | None = None
         self._lock = threading.Lock()
 
-    def stage(self, name: str) -> Stage:
-        """Time the block under one of STAGES."""
-        return Stage(self._windows[name])
+    def time(self, stage: str, seconds: float) -> None:
+        """Note what one call of a stage took."""
+        self._windows[stage].append(seconds)  # atomic
 
-    def count(self, results: Sequence[DecodeResult]) -> None:
+    def count(self, answers: Sequence[Answer]) -> None:
         """Note where answers came from, and why the others fell back."""
         with self._lock:
-            for result in results:
-                self._sources[result.source] += 1
-                if result.reason:
-                    self._reasons[result.reason] += 1
+            for answer in answers:
+                self._sources[answer.source] += 1
+                if answer.reason:
+                    self._reasons[answer.reason] += 1
 
     def note_error(self, message: str, rows: int) -> None:
         """Note an error and how many rows it left without an answer."""

@@ -15,10 +15,10 @@ from cellular.bank import PhraseBank, current_version
 from cellular.checks import check_embeddings
 from cellular.config import DecodingConfig
 from cellular.decoders.context import EMPTY_SESSION, ContextPrior, Session
-from cellular.decoders.engine import Engine, fallback
+from cellular.decoders.engine import Engine, describe, fallback
 from cellular.decoders.monitoring import Monitor
 from cellular.decoders.pattern_cache import PatternCache
-from cellular.decoders.results import DecodeResult
+from cellular.decoders.results import Answer, DecodeResult
 from cellular.errors import CellularError
 from cellular.files import write_atomically
 from cellular.teachers import Teacher
@@ -27,6 +27,7 @@ from cellular.types import FloatArray
 log = logging.getLogger(__name__)
 
 NO_BANK = "no phrase bank is loaded"
+UNIT_TOLERANCE = 1e-6
 
 
 def default_bank_path() -> Path:
@@ -60,7 +61,7 @@ class PhraseBankDecoder:
     def __init__(self, config: DecodingConfig | None = None) -> None:
         self._engine: Engine | None = None
         self._config = config or DecodingConfig()
-        self._cache = PatternCache[DecodeResult](self._config.cache_size)
+        self._cache = PatternCache[Answer](self._config.cache_size)
         self._monitor = Monitor(self._config.enable_performance_monitoring)
 
     @property
@@ -98,7 +99,8 @@ class PhraseBankDecoder:
         """
         if np.ndim(embedding) != 1:
             raise ValueError(f"embedding must have shape (D,), not {np.shape(embedding)}")
-        return self._decode(self._check(embedding), [session or EMPTY_SESSION])[0].text
+        engine = self._engine
+        return self._answer(engine, _unit_rows(embedding, engine), [session or EMPTY_SESSION])[0].text
 
     def decode_batch(self, embeddings: ArrayLike, *, session: Session | None = None) -> list[DecodeResult]:
         """Texts of N embeddings (N, D), with scores, phrases and candidates; none sees the others.
@@ -107,8 +109,10 @@ class PhraseBankDecoder:
             ValueError: wrong shape or dtype, NaN, infinity or a zero vector; names the row.
             CellularError: there is no answer and `enable_fallbacks` is off.
         """
-        rows = self._check(embeddings)
-        return self._decode(rows, [session or EMPTY_SESSION] * len(rows))
+        engine = self._engine
+        rows = _unit_rows(embeddings, engine)
+        answers = self._answer(engine, rows, [session or EMPTY_SESSION] * len(rows))
+        return [describe(answer, engine.bank if engine else None) for answer in answers]
 
     def batch_decode_with_sessions(
         self, embeddings: ArrayLike, session_boundaries: Sequence[int] = (0,)
@@ -122,19 +126,20 @@ class PhraseBankDecoder:
         Raises:
             ValueError: as `decode_batch`, or boundaries that do not divide the rows.
         """
-        rows = self._check(embeddings)
+        engine = self._engine
+        rows = _unit_rows(embeddings, engine)
         bounds = _session_bounds(session_boundaries, len(rows))
-        if not (self._engine and self._engine.uses_session):
-            return [result.text for result in self._decode(rows, [EMPTY_SESSION] * len(rows))]
+        if not (engine and engine.uses_session):
+            return [answer.text for answer in self._answer(engine, rows, [EMPTY_SESSION] * len(rows))]
         texts = [""] * len(rows)
         sessions = dict.fromkeys(bounds, Session(capacity=self._config.context_turns))
         for turn in range(max((end - start for start, end in bounds), default=0)):
             live = [bound for bound in bounds if bound[0] + turn < bound[1]]
             at = [start + turn for start, _ in live]
-            results = self._decode(rows[at], [sessions[bound] for bound in live])
-            for bound, row, result in zip(live, at, results, strict=True):
-                texts[row] = result.text
-                sessions[bound] = sessions[bound].after(rows[row], result.text)
+            answers = self._answer(engine, rows[at], [sessions[bound] for bound in live])
+            for bound, row, answer in zip(live, at, answers, strict=True):
+                texts[row] = answer.text
+                sessions[bound] = sessions[bound].after(rows[row], answer.text)
         return texts
 
     def get_health_status(self) -> dict[str, object]:
@@ -195,16 +200,22 @@ class PhraseBankDecoder:
         cache = self._cache if self._config.enable_caching else None
         return Engine(bank, prior, self._config, cache, self._monitor)
 
-    def _check(self, embeddings: ArrayLike) -> FloatArray:
-        dimension = self._engine.bank.dimension if self._engine else (np.shape(embeddings) or (0,))[-1]
-        return check_embeddings(embeddings, dimension)
+    def _answer(self, engine: Engine | None, rows: FloatArray, sessions: Sequence[Session]) -> list[Answer]:
+        if engine:
+            return engine.answer(rows, sessions)
+        answers = [fallback(self._config, NO_BANK)] * len(rows)
+        self._monitor.count(answers)
+        return answers
 
-    def _decode(self, rows: FloatArray, sessions: Sequence[Session]) -> list[DecodeResult]:
-        if self._engine:
-            return self._engine.decode(rows, sessions)
-        results = [fallback(self._config, NO_BANK)] * len(rows)
-        self._monitor.count(results)
-        return results
+
+def _unit_rows(embeddings: ArrayLike, engine: Engine | None) -> FloatArray:
+    """(N, D) float32 of unit length; the input itself where it is one such row, the usual case."""
+    dimension = engine.bank.dimension if engine else (np.shape(embeddings) or (0,))[-1]
+    if isinstance(embeddings, np.ndarray) and embeddings.dtype == np.float32 and embeddings.ndim == 1:
+        row: FloatArray = embeddings
+        if len(row) == dimension and abs(row @ row - 1) < UNIT_TOLERANCE:
+            return row[np.newaxis]
+    return check_embeddings(embeddings, dimension)
 
 
 def _open(bank_or_path: PhraseBank | Path | str | None) -> PhraseBank:

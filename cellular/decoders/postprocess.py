@@ -19,6 +19,8 @@ def join_phrases(phrases: Sequence[str]) -> str:
     A phrase alone stays as the corpus has it. Of several, those that say the same words again are dropped,
     each but the last ends in punctuation, and each begins as a sentence does.
     """
+    if len(phrases) == 1:
+        return phrases[0]
     unique = list({tuple(words(phrase)) or phrase: phrase for phrase in reversed(phrases)}.values())[::-1]
     if len(unique) == 1:
         return unique[0]

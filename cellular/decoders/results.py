@@ -1,7 +1,7 @@
 """What a decoder answers."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Source = Literal["bank", "cache", "fallback"]
 
@@ -34,3 +34,15 @@ class DecodeResult:
     reason: str | None = None
     phrases: tuple[int, ...] = ()
     candidates: tuple[Candidate, ...] = ()
+
+
+class Answer(NamedTuple):
+    """What a DecodeResult is made of, cheap to make and to keep: candidates by id, without their texts."""
+
+    text: str
+    score: float
+    source: Source
+    reason: str | None
+    phrases: tuple[int, ...]
+    ids: list[int]
+    scores: list[float]
