@@ -1,0 +1,51 @@
+"""The phrase bank decoder as a worker: one bank, and a decoder for each assembly method asked for."""
+
+from pathlib import Path
+from typing import Any
+
+from cellular import decoders
+from cellular.bank import PhraseBank
+from cellular.config import DecodingConfig
+from cellular.decoders import DecodeResult
+from cellular.types import FloatArray
+
+
+class PhraseBankDecoder:
+    """Holds one version of a bank, mapped into memory: workers on one node share its pages.
+
+    Args:
+        bank: folder of the bank.
+        version: which version; None is the current one.
+        config: how to decode, where a call does not name a method.
+
+    Raises:
+        CellularError: the bank is missing or damaged.
+    """
+
+    def __init__(self, bank: Path, version: str | None, config: DecodingConfig) -> None:
+        self.bank = PhraseBank.open(bank, version=version)
+        self.config = config
+        self._decoders: dict[str, decoders.PhraseBankDecoder] = {}
+
+    def decode(self, embeddings: FloatArray, method: str | None = None) -> list[DecodeResult]:
+        """Turn (N, D) float32 embeddings into texts; `method` is one of DecodingConfig.assembly_method."""
+        return self._decoder(method or self.config.assembly_method).decode_batch(embeddings)
+
+    def describe(self) -> dict[str, Any]:
+        """What this worker answers from."""
+        teacher = self.bank.manifest.teacher
+        return {
+            "version": self.bank.version,
+            "phrases": len(self.bank),
+            "dimension": self.bank.dimension,
+            "teacher": teacher.name,
+            "fingerprint": teacher.fingerprint,
+        }
+
+    def _decoder(self, method: str) -> decoders.PhraseBankDecoder:
+        if method not in self._decoders:
+            config = self.config.model_copy(update={"assembly_method": method})
+            decoder = decoders.PhraseBankDecoder(config)
+            decoder.load_phrase_bank(self.bank)
+            self._decoders[method] = decoder
+        return self._decoders[method]
