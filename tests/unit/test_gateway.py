@@ -1,0 +1,239 @@
+"""The HTTP interface over plain objects: the same routes as the application's, without Ray."""
+
+import asyncio
+from itertools import product
+
+import httpx
+import numpy as np
+import openai
+import pytest
+
+from actors.embedder import Embedder
+from actors.phrase_bank_decoder import PhraseBankDecoder
+from cellular.bank import create_bank
+from cellular.config import DecodingConfig, TeacherConfig
+from cellular.errors import CellularError
+from cellular.teachers import HashTeacher
+from serve.gateway import Gateway, OverloadedError, UnavailableError, http_app
+from serve.settings import Limits
+
+ANIMALS, VERBS = ("a cat", "two dogs", "the owl", "some bees"), ("sleeps", "waits", "sings")
+PLACES = ("river", "old gate", "fire", "sea")
+PHRASES = [f"{animal} {verb} by the {place}" for animal, verb, place in product(ANIMALS, VERBS, PLACES)]
+DIMENSION = 256
+
+
+class LocalStage:
+    """A plain object as a stage; counts its calls, and fails when told to."""
+
+    def __init__(self, target):
+        self.target = target
+        self.calls = []
+        self.failure = None
+
+    async def call(self, method, *arguments):
+        self.calls.append(method)
+        if self.failure is not None:
+            raise self.failure
+        return getattr(self.target, method)(*arguments)
+
+
+class DescribedEmbedder(Embedder):
+    """Embedder with the description that its deployment adds."""
+
+    def describe(self):
+        return {name: getattr(self.teacher, name) for name in ("name", "dimension", "fingerprint")}
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bank")
+    create_bank(path, PHRASES, HashTeacher())
+    return path
+
+
+@pytest.fixture
+def gateway(bank):
+    embedder = LocalStage(DescribedEmbedder(TeacherConfig(name="hash")))
+    decoder = LocalStage(PhraseBankDecoder(bank, None, DecodingConfig()))
+    limits = Limits(max_batch=8, max_text_characters=100, max_body_bytes=64_000, deadline_s=5)
+    gateway = Gateway(embedder, decoder, limits)
+    asyncio.run(gateway.start())
+    embedder.calls.clear()
+    decoder.calls.clear()
+    return gateway
+
+
+@pytest.fixture
+def send(gateway):
+    """One request through the ASGI interface."""
+
+    def request(method, path, **arguments):
+        async def run():
+            transport = httpx.ASGITransport(http_app(gateway), raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await client.request(method, path, **arguments)
+
+        return asyncio.run(run())
+
+    return request
+
+
+def test_a_phrase_comes_back_from_its_embedding(send):
+    embedded = send("POST", "/v1/embeddings", json={"input": PHRASES[:3], "model": "hash"}).json()
+    rows = [entry["embedding"] for entry in embedded["data"]]
+    decoded = send("POST", "/v1/decode", json={"embeddings": rows, "method": "greedy", "top_k": 2}).json()
+    assert [result["candidates"][0]["phrase"] for result in decoded["results"]] == PHRASES[:3]
+    assert all(result["score"] > 0.999 and len(result["candidates"]) == 2 for result in decoded["results"])
+    assert decoded["bank"] == {"version": "v000001", "phrases": 48, "dimension": DIMENSION, "teacher": "hash"}
+    assert decoded["timings"]["embed_ms"] is None
+
+
+def test_a_batch_makes_one_call_of_each_stage(gateway, send):
+    response = send("POST", "/v1/decode", json={"texts": PHRASES[:8]})
+    assert len(response.json()["results"]) == 8
+    assert (gateway.embedder.calls, gateway.decoder.calls) == (["encode"], ["decode"])
+
+
+def test_every_method_answers(send):
+    for method in ("greedy", "weighted", "beam_search", "context_aware"):
+        response = send("POST", "/v1/decode", json={"texts": PHRASES[:1], "method": method})
+        assert response.json()["results"][0]["source"] == "bank"
+
+
+def good_row():
+    return [1.0] + [0.0] * (DIMENSION - 1)
+
+
+REFUSED = [
+    ("/v1/decode", b"", 422, ""),
+    ("/v1/decode", b"{", 400, ""),
+    ("/v1/decode", b"\xff\xfe", 400, ""),
+    ("/v1/decode", b"[" * 5000, 400, ""),
+    ("/v1/decode", b"[]", 422, "#"),
+    ("/v1/decode", b"null", 422, "#"),
+    ("/v1/decode", {}, 422, "#"),
+    ("/v1/decode", {"texts": []}, 422, "#/texts"),
+    ("/v1/decode", {"texts": ["ok", 7]}, 422, "#/texts/1"),
+    ("/v1/decode", b'{"texts": ["\\ud800"]}', 422, "#/texts/0"),
+    ("/v1/decode", {"texts": ["a"], "embeddings": [good_row()]}, 422, "#"),
+    ("/v1/decode", {"embeddings": [good_row(), good_row()[1:]]}, 422, "#/embeddings/1"),
+    ("/v1/decode", {"embeddings": [[0.0] * DIMENSION]}, 422, "#/embeddings"),
+    ("/v1/decode", {"embeddings": [[1e200] * DIMENSION]}, 422, "#/embeddings"),
+    ("/v1/decode", {"embeddings": [["1"] * DIMENSION]}, 422, "#/embeddings/0/0"),
+    ("/v1/decode", b'{"embeddings": [[NaN, 1.0]]}', 422, "#/embeddings/0/0"),
+    ("/v1/decode", b'{"embeddings": [[1.0, -Infinity]]}', 422, "#/embeddings/0/1"),
+    ("/v1/decode", b'{"embeddings": [[1e999]]}', 422, "#/embeddings/0/0"),
+    ("/v1/decode", {"texts": ["a"], "top_k": 0}, 422, "#/top_k"),
+    ("/v1/decode", {"texts": ["a"], "top_k": 1000}, 422, "#/top_k"),
+    ("/v1/decode", {"texts": ["a"], "method": "best"}, 422, "#/method"),
+    ("/v1/decode", {"texts": ["a"], "~odd/key": 1}, 422, "#/~0odd~1key"),
+    ("/v1/decode", b'{"texts": ["a"], "\\ud800": 1}', 422, "#"),
+    ("/v1/decode", {"texts": ["a"] * 9}, 413, "#/texts"),
+    ("/v1/decode", {"embeddings": [good_row()] * 9}, 413, "#/embeddings"),
+    ("/v1/decode", {"texts": ["a", "b" * 101]}, 413, "#/texts/1"),
+    ("/v1/decode", b" " * 70_000, 413, ""),
+    ("/v1/embeddings", b"", 400, "#"),
+    ("/v1/embeddings", b"[]", 400, "#"),
+    ("/v1/embeddings", {"input": "a"}, 400, "#/model"),
+    ("/v1/embeddings", {"input": [1, 2], "model": "hash"}, 400, "#/input"),
+    ("/v1/embeddings", {"input": "a", "model": "hash", "dimensions": 5}, 400, "#/dimensions"),
+    ("/v1/embeddings", {"input": "a", "model": "gpt"}, 404, "#/model"),
+    ("/v1/embeddings", {"input": ["a"] * 9, "model": "hash"}, 413, "#/input"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "status", "pointer"), REFUSED)
+def test_a_wrong_body_is_refused_with_a_problem_document(gateway, send, path, body, status, pointer):
+    form = {"content": body} if isinstance(body, bytes) else {"json": body}
+    response = send("POST", path, headers={"Content-Type": "application/json"}, **form)
+    problem = response.json()
+    assert (response.status_code, problem["status"]) == (status, status)
+    assert response.headers["content-type"] == "application/problem+json"
+    if pointer:
+        assert problem["errors"][0]["pointer"] == pointer
+    assert ("error" in problem) == (path == "/v1/embeddings")
+    assert gateway.embedder.calls == gateway.decoder.calls == []
+
+
+def test_a_body_without_a_declared_length_is_counted(send):
+    async def pieces():
+        for _ in range(70):
+            yield b" " * 1000
+
+    assert send("POST", "/v1/decode", content=pieces()).status_code == 413
+
+
+def test_unknown_routes_and_methods_are_problems_too(send):
+    for method, path, status in (("GET", "/nowhere", 404), ("GET", "/v1/decode", 405)):
+        response = send(method, path)
+        assert response.json()["status"] == response.status_code == status
+
+
+@pytest.mark.parametrize("failure", [OverloadedError(), UnavailableError()])
+def test_a_full_or_lost_stage_is_503_and_says_when_to_come_back(gateway, send, failure):
+    gateway.decoder.failure = failure
+    response = send("POST", "/v1/decode", json={"texts": ["a"]})
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+
+
+def test_a_late_answer_is_504(gateway, send):
+    gateway.decoder.failure = TimeoutError()
+    assert send("POST", "/v1/decode", json={"texts": ["a"]}).status_code == 504
+
+
+def test_an_unexpected_failure_shows_no_trace(gateway, send, caplog):
+    gateway.decoder.failure = RuntimeError("secret detail")
+    response = send("POST", "/v1/decode", json={"texts": ["a"]})
+    assert response.status_code == 500
+    assert "secret" not in response.text
+    assert "secret detail" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "state"),
+    [(None, 200, "ready"), (OverloadedError(), 200, "busy"), (UnavailableError(), 503, "unavailable")],
+)
+def test_health_tells_the_state_of_each_stage(gateway, send, failure, status, state):
+    gateway.decoder.failure = failure
+    response = send("GET", "/healthz")
+    assert response.status_code == status
+    assert response.json()["status"] == state
+    assert response.json()["stages"] == {"Embedder": "ready", "PhraseBankDecoder": state}
+
+
+def test_another_teachers_bank_is_refused_at_the_start(gateway):
+    gateway.embedder.target.teacher = HashTeacher(dimension=128)
+    with pytest.raises(CellularError, match=r"hash:0000000000000100.*hash:0000000000000080"):
+        asyncio.run(gateway.start())
+
+
+def test_the_openai_client_reads_answers_and_raises_its_own_exceptions(gateway):
+    async def run():
+        transport = httpx.ASGITransport(http_app(gateway), raise_app_exceptions=False)
+        async with (
+            httpx.AsyncClient(transport=transport) as http,
+            openai.AsyncOpenAI(
+                api_key="none", base_url="http://test/v1", http_client=http, max_retries=0
+            ) as client,
+        ):
+            answer = await client.embeddings.create(input=PHRASES[:2], model="hash")
+            assert answer.usage.prompt_tokens == 13
+            for arguments, expected in (
+                ({"input": "a", "model": "gpt"}, openai.NotFoundError),
+                ({"input": [1, 2], "model": "hash"}, openai.BadRequestError),
+            ):
+                with pytest.raises(expected) as caught:
+                    await client.embeddings.create(**arguments)
+                assert caught.value.type == "invalid_request_error"
+            gateway.embedder.failure = OverloadedError()
+            with pytest.raises(openai.InternalServerError):
+                await client.embeddings.create(input="a", model="hash")
+        return np.array([entry.embedding for entry in answer.data], np.float32)
+
+    assert np.array_equal(asyncio.run(run()), HashTeacher().encode(PHRASES[:2]))
+
+
+def test_the_openapi_document_describes_every_route(send):
+    paths = send("GET", "/openapi.json").json()["paths"]
+    assert set(paths) == {"/v1/embeddings", "/v1/decode", "/healthz"}
