@@ -1,0 +1,144 @@
+"""The application on Ray Serve: one start for the module, requests over loopback."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from itertools import product
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+os.environ["RAY_AUTH_MODE"] = "disabled"
+
+from cellular.bank import create_bank
+from cellular.errors import CellularError
+from cellular.teachers import HashTeacher
+from serve import app
+from serve.settings import ServeConfig
+
+ANIMALS, VERBS = ("a cat", "two dogs", "the owl", "some bees"), ("sleeps", "waits", "sings")
+PLACES = ("river", "old gate", "fire", "sea")
+PHRASES = [f"{animal} {verb} by the {place}" for animal, verb, place in product(ANIMALS, VERBS, PLACES)]
+NARROW = {
+    "max_ongoing_requests": 1,
+    "max_queued_requests": 1,
+}  # of the Embedder, so that few requests fill it
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bank")
+    create_bank(path, PHRASES, HashTeacher())
+    return path
+
+
+@pytest.fixture(scope="module")
+def client(bank):
+    options = app.deployment_options()
+    options["Embedder"] |= NARROW | {"user_config": {"max_batch_size": 1, "batch_wait_timeout_s": 0.0}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "deployment_options", lambda: options)
+        with (
+            app.running(ServeConfig(bank=bank), port=0) as url,
+            httpx.Client(base_url=url, timeout=60) as client,
+        ):
+            yield client
+
+
+def test_a_text_comes_back_through_both_routes(client):
+    embedder = openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none")
+    answer = embedder.embeddings.create(input=PHRASES, model="hash")
+    rows = np.array([entry.embedding for entry in answer.data], np.float32)
+    assert np.array_equal(rows, HashTeacher().encode(PHRASES))
+    decoded = client.post("/v1/decode", json={"embeddings": rows.tolist(), "method": "greedy"}).json()
+    assert [result["candidates"][0]["phrase"] for result in decoded["results"]] == PHRASES
+
+
+def test_requests_that_share_a_batch_get_their_own_answers(client):
+    rows = HashTeacher().encode(PHRASES)
+
+    def decode(number):
+        body = {
+            "embeddings": rows[number : number + 2].tolist(),
+            "method": ("greedy", "weighted")[number % 2],
+        }
+        return [result["text"] for result in client.post("/v1/decode", json=body).json()["results"]]
+
+    with ThreadPoolExecutor(16) as pool:
+        texts = list(pool.map(decode, range(32)))
+    assert texts == [PHRASES[number : number + 2] for number in range(32)]
+
+
+def test_a_full_queue_is_503_with_retry_after_and_the_rest_is_answered(client):
+    body = {"texts": ["water under the bridge " * 300] * 100}
+
+    def decode(_):
+        return client.post("/v1/decode", json=body)
+
+    with ThreadPoolExecutor(12) as pool:
+        responses = list(pool.map(decode, range(12)))
+    statuses = {response.status_code for response in responses}
+    assert statuses == {200, 503}
+    refused = [response for response in responses if response.status_code == 503]
+    assert all(response.headers["retry-after"] == "1" for response in refused)
+    assert refused[0].json()["code"] == "overloaded"
+    assert client.get("/healthz").json()["status"] == "ready"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"null",
+        b'"text"',
+        b'{"texts": null}',
+        b'{"texts": {}}',
+        b'{"texts": [""]}',
+        b'{"texts": ["\\ud800"]}',
+        b'{"texts": ["a\\u0000b"], "top_k": 1e99}',
+        b'{"texts": ["a"], "method": "\\ud800"}',
+        b'{"embeddings": []}',
+        b'{"embeddings": [[]]}',
+        b'{"embeddings": [[NaN]]}',
+        b'{"embeddings": [[Infinity], [1, 2]]}',
+        b'{"embeddings": [[1' + b"0" * 5000 + b"]]}",
+        b'{"embeddings": 3, "session": {}}',
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/decode"])
+def test_a_malformed_body_is_never_a_failure_of_the_server(client, path, body):
+    response = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert 400 <= response.status_code < 500
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_the_deployments_of_the_graph_are_those_of_the_configuration(client, bank):
+    text = resources.files("serve").joinpath("config.yaml").read_text("utf-8")
+    (application,) = ServeDeploySchema.model_validate(yaml.safe_load(text)).applications
+    assert application.import_path == "serve.app:build"
+    ServeConfig.model_validate(application.args)
+    running = app.serve.status().applications[app.NAME].deployments
+    assert set(running) == {deployment.name for deployment in application.deployments}
+
+
+def test_another_teacher_than_the_banks_is_refused_before_anything_starts(tmp_path):
+    teacher = HashTeacher(dimension=128)
+    teacher.name = "another"
+    create_bank(tmp_path, PHRASES, teacher)
+    with pytest.raises(CellularError, match=f"{teacher.fingerprint}.*{HashTeacher().fingerprint}"):
+        app.build(ServeConfig(bank=tmp_path, teacher="hash"))
+
+
+def test_a_taken_port_is_one_clear_line(client, bank):
+    with (
+        pytest.raises(CellularError, match="cannot listen on"),
+        app.running(ServeConfig(bank=bank), port=client.base_url.port),
+    ):
+        pass
