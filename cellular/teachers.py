@@ -86,7 +86,9 @@ class HashTeacher:
 class SentenceTransformerTeacher:
     """A sentence-transformers model: the vectors of `SentenceTransformer.encode(normalize_embeddings=True)`.
 
-    Prompt, maximum length, pooling and normalisation are the model's own.
+    Prompt, maximum length, pooling and normalisation are the model's own. The cosine to that
+    function's vectors is at least .99999 in fp32 and .9999 in bf16. The other texts of a call move a vector's
+    components by less than 1e-5 in fp32 and 1e-3 in bf16.
 
     Raises:
         CellularError: no such model, or one that needs code or pickled weights of its own.
@@ -94,10 +96,14 @@ class SentenceTransformerTeacher:
 
     def __init__(self, config: TeacherConfig) -> None:
         folder = find_model(config.name)
+        self.config = config
         self.name = config.name
         self.fingerprint = fingerprint(folder)
         self._encoder = load_encoder(folder, self.fingerprint, config)
         self.dimension = self._encoder.dimension
+
+    def __reduce__(self) -> tuple[type["SentenceTransformerTeacher"], tuple[TeacherConfig]]:
+        return SentenceTransformerTeacher, (self.config,)  # sent to another process, it loads itself there
 
     @property
     def precision(self) -> str:
@@ -132,7 +138,16 @@ def check_texts(texts: Sequence[str]) -> Sequence[str]:
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(f"texts[{index}] is {type(text).__name__}, not a string")
+        if not text.isascii():
+            _check_unicode(index, text)
     return texts
+
+
+def _check_unicode(index: int, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"texts[{index}] is not Unicode text: {error.reason}") from error
 
 
 def find_model(name: str) -> Path:
@@ -142,13 +157,13 @@ def find_model(name: str) -> Path:
         CellularError: there is none, or none that is safe to load.
     """
     folder = _packaged(name) or (Path(name) if name and Path(name).is_dir() else _from_hub(name))
+    if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+        raise CellularError(f"teacher {name}: it is no sentence-transformers folder (no modules.json)")
     for module, kind in _modules(folder):
         if not kind.startswith("sentence_transformers."):
             raise CellularError(f"teacher {name}: module {kind} is code of its own, which is never run")
         if any(module.glob("*.bin")) and not any(module.glob("*.safetensors")):
             raise CellularError(f"teacher {name}: {module} has pickled weights; convert them to safetensors")
-    if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
-        raise CellularError(f"teacher {name}: it is no sentence-transformers folder (no modules.json)")
     return folder
 
 
@@ -187,14 +202,33 @@ def _packaged(name: str) -> Path | None:
 
 
 def _from_hub(name: str) -> Path:
-    """The hub's copy on this machine."""
+    """A model of the hub: this machine's copy, or one that is fetched now if the hub answers."""
     from huggingface_hub import snapshot_download
 
     repository = name if "/" in name else f"sentence-transformers/{name}"
     try:
         return Path(snapshot_download(repository, local_files_only=True))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError):
+        pass
+    try:
+        return _download(repository)
+    except Exception as error:  # the hub's client lets through whatever its HTTP client raises
         raise CellularError(
-            f"teacher {name} is no folder and not in the hub's cache; "
-            f"download it first (hf download {repository}), or use all-MiniLM-L6-v2"
+            f"teacher {name} is no folder, and the hub does not give {repository} ({type(error).__name__}); "
+            f"copy its folder here and name that, or use all-MiniLM-L6-v2"
         ) from error
+
+
+def _download(repository: str) -> Path:
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    if constants.HF_HUB_OFFLINE:
+        raise OSError("offline")
+    HfApi().model_info(repository, timeout=5)  # one short question first: downloads retry for minutes
+    return Path(
+        snapshot_download(
+            repository,
+            allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"],
+            ignore_patterns=["onnx/*", "openvino/*"],
+        )
+    )
