@@ -3,6 +3,7 @@
 from cellular.bank.index import default_factory
 from cellular.bank.manifest import Manifest, current_version, find_build, publish
 from cellular.bank.phrase_bank import PhraseBank, PhraseRecord, SearchResult
+from cellular.bank.verify import VerifyReport, verify_bank
 from cellular.bank.writer import create_bank
 
 __all__ = [
@@ -10,9 +11,11 @@ __all__ = [
     "PhraseBank",
     "PhraseRecord",
     "SearchResult",
+    "VerifyReport",
     "create_bank",
     "current_version",
     "default_factory",
     "find_build",
     "publish",
+    "verify_bank",
 ]

@@ -15,6 +15,11 @@ _EFFORTS = tuple(n for power in range(3, 12) for n in (1 << power, 3 << (power -
 _TIE = 1e-5  # cosines that differ by less are the same hit
 
 
+def sample_rows(rows: int, sample: int, seed: int = 1) -> IntArray:
+    """Different row numbers, sorted; the same for the same arguments."""
+    return np.sort(np.random.default_rng(seed).choice(rows, min(rows, sample), replace=False))
+
+
 def exclude_self(scores: FloatArray, ids: IntArray, own: IntArray, k: int) -> tuple[FloatArray, IntArray]:
     """Drop each query's own id from its (N, k + 1) hits, or the last one: leave-one-out, (N, k) each."""
     is_self = ids == own[:, np.newaxis]
@@ -24,7 +29,7 @@ def exclude_self(scores: FloatArray, ids: IntArray, own: IntArray, k: int) -> tu
 
 def recall(found: FloatArray, exact: FloatArray) -> float:
     """Share of the exact (N, k) hits' scores that the found ones reach; equal scores are equally right."""
-    return float(np.mean(found >= exact[:, -1:] - _TIE))
+    return 1.0 if exact.size == 0 else float(np.mean(found >= exact[:, -1:] - _TIE))
 
 
 def calibrate(index: Index, matrix: NDArray[Any], factory: str, target: float) -> IndexEntry:
@@ -39,7 +44,7 @@ def calibrate(index: Index, matrix: NDArray[Any], factory: str, target: float) -
         factory: its name in the manifest.
         target: recall@10 to reach.
     """
-    own = np.sort(np.random.default_rng(2).choice(len(matrix), min(QUERIES, len(matrix)), replace=False))
+    own = sample_rows(len(matrix), QUERIES, seed=2)
     queries = matrix[own].astype(np.float32)
     k = min(10, len(matrix) - 1)
     exact, _ = exclude_self(*exact_search(matrix, queries, k + 1), own, k)
@@ -56,7 +61,7 @@ def calibrate(index: Index, matrix: NDArray[Any], factory: str, target: float) -
         if (reached := measure(effort, MOST_CANDIDATES)) >= target:
             break
     candidates = MOST_CANDIDATES
-    while candidates > 20 and (less := measure(effort, candidates // 2)) >= target:
+    while candidates > 10 and (less := measure(effort, candidates // 2)) >= target:
         candidates, reached = candidates // 2, less
     warning = None if reached >= target else f"recall@10 is {reached:.3f}, below the target {target:.3f}"
     return IndexEntry(

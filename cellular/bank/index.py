@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from faiss.contrib.ondisk import merge_ondisk
 from numpy.typing import NDArray
 
-from cellular.bank.calibration import calibrate
+from cellular.bank.calibration import calibrate, sample_rows
 from cellular.bank.manifest import EMBEDDINGS, INDEX, LISTS, IndexEntry
 from cellular.bank.search import TILE_ROWS, Index, faiss, map_embeddings
 from cellular.config import IndexConfig
@@ -85,11 +86,6 @@ def training_rows(factory: str, rows: int, config: IndexConfig) -> int:
     return min(rows, wanted)
 
 
-def sample_rows(rows: int, sample: int, seed: int = 1) -> NDArray[np.int64]:
-    """Different row numbers, sorted; the same for the same arguments."""
-    return np.sort(np.random.default_rng(seed).choice(rows, min(rows, sample), replace=False))
-
-
 def train_index(factory: str, sample: FloatArray) -> Index:
     """An empty index, trained with FAISS's fixed seeds.
 
@@ -146,12 +142,38 @@ def open_index(path: Path) -> Index:
     return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
 
 
-def merge_indexes(trained: Path, parts: Sequence[Path], path: Path) -> None:
-    """Join the parts of one inverted file, each a clone of the trained index with rows of its own."""
+def merge_indexes(trained: Path, parts: Sequence[Path], path: Path, memory_bytes: int = 4 << 30) -> None:
+    """Join the parts of one inverted file, each a clone of the trained index with rows of its own.
+
+    Args:
+        trained: the empty index.
+        parts: files of the filled clones.
+        path: the index to write. Above `memory_bytes` of parts, lists that can be mapped (all but those
+            scanned in registers, which are small) are joined on disk, in a second file beside it.
+        memory_bytes: how much to hold in memory.
+    """
     merged = read_index(trained)
-    for part in parts:
-        merged.merge_from(read_index(part), 0)
+    mappable = isinstance(faiss.downcast_InvertedLists(merged.invlists), faiss.ArrayInvertedLists)
+    if mappable and sum(part.stat().st_size for part in parts) > memory_bytes:
+        merge_ondisk(merged, [str(part) for part in parts], str(path.parent / LISTS))
+    else:
+        for part in parts:
+            merged.merge_from(read_index(part), 0)
     write_index(merged, path)
+
+
+def holds_each_once(index: Index, rows: int) -> bool:
+    """Whether the ids of a filled index are 0 … rows - 1, each once."""
+    if not isinstance(index, faiss.IndexIVF):
+        return bool(index.ntotal == rows)  # ids are places
+    seen = np.zeros(rows, bool)
+    for number in range(index.nlist):
+        size = index.invlists.list_size(number)
+        ids = faiss.rev_swig_ptr(index.invlists.get_ids(number), size) if size else np.empty(0, np.int64)
+        if ((ids < 0) | (ids >= rows)).any():
+            return False
+        seen[ids] = True
+    return bool(index.ntotal == rows and seen.all())
 
 
 def build_index(folder: Path, config: IndexConfig) -> IndexEntry:

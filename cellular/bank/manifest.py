@@ -11,14 +11,14 @@ import re
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
 
 from cellular.config import PhraseRules, Settings
 from cellular.errors import CellularError
 
-FORMAT = 1
+FORMAT: Final = 1
 MANIFEST = "manifest.json"
 PHRASES = "phrases.arrow"
 EMBEDDINGS = "embeddings.arrow"
@@ -115,16 +115,16 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
     """Compare each file's size with the manifest's; cheap, so done on every open and publish."""
     for name, entry in manifest.files.items():
         path = folder / name
-        if not path.is_file():
-            raise damaged(path, "is missing")
-        if (size := path.stat().st_size) != entry.bytes:
+        size = path.stat().st_size if path.is_file() else 0
+        if size != entry.bytes:
             raise damaged(path, f"has {size} bytes instead of {entry.bytes}")
 
 
 def check_sum(folder: Path, manifest: Manifest, name: str) -> None:
     """Compare one file's SHA-256 with the manifest's."""
-    if describe_file(folder / name) != manifest.files[name]:
-        raise damaged(folder / name, "does not match its checksum")
+    path = folder / name
+    if not path.is_file() or describe_file(path) != manifest.files[name]:
+        raise damaged(path, "is missing or does not match its checksum")
 
 
 def version_folder(target: Path, version: str) -> Path:

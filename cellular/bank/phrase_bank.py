@@ -30,10 +30,12 @@ from cellular.bank.manifest import (
     read_manifest,
     version_folder,
 )
-from cellular.bank.search import Searcher, exact_search, map_embeddings
+from cellular.bank.search import Searcher, exact_search, map_embeddings, stored_view
 from cellular.checks import check_embeddings
 from cellular.errors import CellularError
 from cellular.types import FloatArray, IntArray
+
+BATCH = 4  # queries from which a matrix product beats one scan each
 
 
 class SearchResult(NamedTuple):
@@ -77,6 +79,7 @@ class PhraseBank:
             raise damaged(folder, "has files that disagree in their number of phrases")
         self._texts = [batch.column(0) for batch in self._batches]
         self._counts = [batch.column(1).to_numpy() for batch in self._batches]
+        self._view = stored_view(self.matrix)
         self._searcher = self._open_searcher(folder)
 
     @classmethod
@@ -139,26 +142,19 @@ class PhraseBank:
         if self._searcher is None:
             return self.exact_search(embeddings, k)
         queries = check_embeddings(embeddings, self.dimension)
-        index = self.manifest.index
-        effort = index.effort if effort is None else effort
+        effort = self.manifest.index.effort if effort is None else effort
         if k < 1 or effort is None or effort < 1:
             raise ValueError(f"k and effort must be at least 1, not {k} and {effort}")
-        scores, ids = self._searcher.search(queries, k, effort, index.candidates or k)
-        if (missing := ids < 0).any():
-            scores[missing] = -np.inf
-        return SearchResult(scores, ids)
+        return _result(*self._searcher.search(queries, k, effort, self._candidates(k)))
 
     def exact_search(self, embeddings: ArrayLike, k: int = 10) -> SearchResult:
         """As `search`, by comparing with every phrase."""
         queries = check_embeddings(embeddings, self.dimension)
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
-        found = min(k, len(self))
-        scores, ids = exact_search(self.matrix, queries, found)
-        padding = ((0, 0), (0, k - found))
-        return SearchResult(
-            np.pad(scores, padding, constant_values=-np.inf), np.pad(ids, padding, constant_values=-1)
-        )
+        if len(queries) < BATCH:
+            return _result(*self._view.search(queries, k))
+        return _result(*exact_search(self.matrix, queries, k))
 
     def phrase(self, id: int) -> str:
         """The phrase of an id.
@@ -178,6 +174,10 @@ class PhraseBank:
         """How often each phrase occurred in the corpus, int64."""
         places = map(self._place, ids)
         return np.fromiter((self._counts[shard][row] for shard, row in places), np.int64)
+
+    def count_column(self) -> IntArray:
+        """How often each phrase occurred, (N,) int64."""
+        return np.concatenate(self._counts).astype(np.int64)
 
     def records(self, ids: Iterable[int]) -> list[PhraseRecord]:
         """The phrases of ids with their counts and first places."""
@@ -202,6 +202,10 @@ class PhraseBank:
         shard = bisect_right(self._starts, id) - 1
         return shard, int(id) - self._starts[shard]
 
+    def _candidates(self, k: int) -> int:
+        calibrated = self.manifest.index.candidates or 0  # for 10 hits; deeper ones need fewer each
+        return max(calibrated, min(calibrated * k // 10, 8 * k))
+
     def _open_searcher(self, folder: Path) -> Searcher | None:
         if self.manifest.index.effort is None:
             return None
@@ -214,6 +218,13 @@ class PhraseBank:
     def _sources(self) -> pa.ChunkedArray:
         path = version_folder(self.path, self.version) / SOURCES
         return _read(pq.read_table, path)["uri"]
+
+
+def _result(scores: FloatArray, ids: IntArray) -> SearchResult:
+    np.minimum(scores, 1, out=scores)  # rounding to float16 lengthens some vectors by parts in ten thousand
+    if ids[:, -1:].min(initial=0) < 0:
+        scores[ids < 0] = -np.inf
+    return SearchResult(scores, ids)
 
 
 def _map_batches(path: Path) -> list[pa.RecordBatch]:

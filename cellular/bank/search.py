@@ -13,7 +13,8 @@ from cellular.types import FloatArray, IntArray
 
 faiss: Any = import_module("faiss")  # its type stubs lag behind its classes
 Index = Any
-TILE_ROWS = 16384
+TILE_ROWS = 4096  # 6 MB of float32 at D = 384
+QUERY_ROWS = 1024
 
 
 def map_embeddings(path: Path) -> NDArray[Any]:
@@ -85,25 +86,37 @@ class Searcher:
 
 
 def exact_search(matrix: NDArray[Any], queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
-    """The k best of each query among all rows, tile by tile.
+    """The k best of each query among all rows, by matrix products of a tile that stays in the cache.
 
     Args:
         matrix: (N, D) float16 or float32.
         queries: (n, D) float32.
-        k: hits a query, at most N.
+        k: hits a query.
 
     Returns:
-        (n, k) inner products and (n, k) ids, best first.
+        (n, k) inner products and (n, k) ids, best first; -inf and -1 where k exceeds N.
     """
-    scores = np.empty((len(queries), 0), np.float32)
-    ids = np.empty((len(queries), 0), np.int64)
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    ids = np.full((len(queries), k), -1, np.int64)
+    for first in range(0, len(queries), QUERY_ROWS):
+        block = slice(first, first + QUERY_ROWS)
+        scores[block], ids[block] = _scan(matrix, queries[block], scores[block], ids[block])
+    return scores, ids
+
+
+def _scan(
+    matrix: NDArray[Any], queries: FloatArray, scores: FloatArray, ids: IntArray
+) -> tuple[FloatArray, IntArray]:
+    k = scores.shape[1]
+    buffer = np.empty((min(TILE_ROWS, len(matrix)), matrix.shape[1]), np.float32)
     for start in range(0, len(matrix), TILE_ROWS):
-        tile = matrix[start : start + TILE_ROWS].astype(np.float32)
-        found = queries @ tile.T
-        scores = np.hstack([scores, found])
-        ids = np.hstack([ids, np.broadcast_to(np.arange(start, start + len(tile)), found.shape)])
-        scores, ids = _best(scores, ids, k)
-    order = np.argsort(-scores, axis=1, kind="stable")
+        tile = buffer[: len(matrix) - start]
+        tile[:] = matrix[start : start + TILE_ROWS]
+        products = queries @ tile.T
+        rows = np.broadcast_to(np.arange(start, start + len(tile)), products.shape)
+        better, places = _best(products, rows, k)
+        scores, ids = _best(np.hstack([scores, better]), np.hstack([ids, places]), k)
+    order = np.lexsort((ids, -scores), axis=1)  # equal scores by id, whatever the tiles were
     return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
 
 
