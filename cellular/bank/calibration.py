@@ -24,7 +24,7 @@ def exclude_self(scores: FloatArray, ids: IntArray, own: IntArray, k: int) -> tu
     """Drop each query's own id from its (N, k + 1) hits, or the last one: leave-one-out, (N, k) each."""
     is_self = ids == own[:, np.newaxis]
     is_self[~is_self.any(axis=1), -1] = True
-    return scores[~is_self].reshape(-1, k), ids[~is_self].reshape(-1, k)
+    return scores[~is_self].reshape(len(own), k), ids[~is_self].reshape(len(own), k)
 
 
 def recall(found: FloatArray, exact: FloatArray) -> float:

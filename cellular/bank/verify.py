@@ -63,9 +63,11 @@ def verify_bank(path: Path | str, sample: int = 1000, *, version: str | None = N
         bank = PhraseBank.open(path, version=version)
     except CellularError as error:
         return report.model_copy(update={"problems": (str(error),)})
-    found: dict[str, object] = {"index": manifest.index.factory, "effort": manifest.index.effort}
-    found["problems"] = tuple(_content_problems(bank))
-    return report.model_copy(update={**found, **_measure_recall(bank, sample)})
+    index = manifest.index
+    report = report.model_copy(update={"index": index.factory, "effort": index.effort})
+    if problems := _content_problems(bank):
+        return report.model_copy(update={"problems": tuple(problems)})
+    return report.model_copy(update=_measure_recall(bank, sample))
 
 
 def _file_problems(folder: Path, manifest: Manifest) -> list[str]:

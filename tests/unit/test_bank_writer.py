@@ -1,5 +1,3 @@
-import os
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -22,7 +20,7 @@ def test_shards_become_one_contiguous_mapped_array(tmp_path, dtype):
 
 def test_no_temporary_file_stays(tmp_path):
     write_embeddings(tmp_path / "embeddings.arrow", [np.ones((2, 3), np.float32)], 3)
-    assert os.listdir(tmp_path) == ["embeddings.arrow"]
+    assert [path.name for path in tmp_path.iterdir()] == ["embeddings.arrow"]
 
 
 def test_a_shard_of_another_dimension_is_refused(tmp_path):
@@ -55,7 +53,7 @@ def test_a_failed_build_leaves_nothing_behind(tmp_path):
 
     with pytest.raises(RuntimeError):
         create_bank(tmp_path / "bank", ["a phrase"], FailingTeacher(16))
-    assert os.listdir(tmp_path / "bank") == []
+    assert not any((tmp_path / "bank").iterdir())
 
 
 def test_the_whole_folder_is_readable_by_others(tmp_path):
