@@ -13,12 +13,17 @@ def main(
     sample: Annotated[int, typer.Option(min=1, help="Phrases whose neighbours are compared.")] = 1000,
     as_json: AsJson = False,
 ) -> None:
-    """Check every file of a bank, and compare its search with exact search on a sample."""
+    """Check every file of a bank, and compare its search with exact search; exits with 1 if it is damaged."""
     from cellular.bank import verify_bank
     from cellular.decoders import default_bank_path
+    from cellular.errors import CellularError
 
     report = verify_bank(bank or default_bank_path(), sample)
-    show_fields(report.model_dump(), as_json)
+    if report.version is None:
+        raise CellularError("; ".join(report.problems))
+    fields = report.model_dump(mode="json")
+    show_fields(fields if as_json else fields | {"problems": "; ".join(report.problems)}, as_json)
+    raise typer.Exit(int(not report.ok))
 
 
 if __name__ == "__main__":

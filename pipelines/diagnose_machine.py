@@ -1,5 +1,6 @@
 """Whether this machine can do the work: what is installed, what it can compute, what answers."""
 
+import logging
 import os
 import platform
 import shutil
@@ -172,9 +173,9 @@ def _ask_cluster(address: str) -> Finding:
     import ray
 
     try:
-        ray.init(address=address, logging_level="error", log_to_driver=False)
-        resources = ray.cluster_resources()
-        nodes = sum(node["Alive"] for node in ray.nodes())
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
     except (ConnectionError, RuntimeError) as error:
         remedy = "export RAY_AUTH_MODE as the cluster has it, and see that its Ray is of this version"
         return Finding("cluster", "problem", f"{address} refuses: {str(error).splitlines()[0]}", remedy)
