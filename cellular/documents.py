@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 from cellular.config import CorpusConfig
 from cellular.errors import CellularError
 from cellular.files import Format, InputFile, compression, open_file, open_stream
-from cellular.readers import BOM, READERS, Reason, Record, Reject, Unit, csv_header, excerpt, open_parquet
+from cellular.readers import BOM, READERS, csv_header, open_parquet
+from cellular.records import Reason, Record, Reject, Unit, excerpt
 
 __all__ = ["Reason", "Record", "Reject", "Unit", "check_columns", "read_records", "split_units"]
 
@@ -62,10 +63,12 @@ def check_columns(files: Sequence[InputFile], corpus: CorpusConfig) -> None:
         CellularError: a file lacks the column, or not one file can be read.
     """
     damaged = []
-    for file in [file for file in files if file.format != "text"][:CHECKED_FILES]:
+    for file in files[:CHECKED_FILES]:
         try:
             columns = COLUMNS[file.format](file, corpus)
         except (OSError, pa.ArrowException) as error:
+            if not _is_damage(error):
+                raise CellularError(f"cannot read {file.uri}: {_one_line(error)}") from error
             damaged.append(f"{file.uri}: {_one_line(error)}")
             continue
         if corpus.text_column not in columns:
@@ -114,10 +117,19 @@ def _jsonl_columns(file: InputFile, corpus: CorpusConfig) -> list[str]:
     """The keys of the first objects."""
     with open_stream(file.uri) as stream:
         lines = [stream.readline(corpus.max_record_bytes) for _ in range(CHECKED_LINES)]
+    if lines[0].startswith(b"[") and _parsed(lines[0]) is None:
+        raise pa.ArrowInvalid("one JSON array, where one object a line is needed")
     objects = [value for line in lines if isinstance(value := _parsed(line), dict)]
     if not objects:
         raise pa.ArrowInvalid(f"none of its first {CHECKED_LINES} lines is a JSON object")
     return list(dict.fromkeys(key for value in objects for key in value))
+
+
+def _text_columns(file: InputFile, corpus: CorpusConfig) -> list[str]:
+    """Text needs no column, only to be readable."""
+    with open_stream(file.uri) as stream:
+        stream.read(1)
+    return [corpus.text_column]
 
 
 def _parsed(line: bytes) -> object:
@@ -131,6 +143,7 @@ COLUMNS: dict[Format, Callable[[InputFile, CorpusConfig], list[str]]] = {
     "parquet": _parquet_columns,
     "csv": _csv_columns,
     "jsonl": _jsonl_columns,
+    "text": _text_columns,
 }
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 from fsspec.utils import glob_translate
@@ -74,7 +74,10 @@ def locate(uri: str) -> tuple[FileSystem, str]:
     """The file system of a local path or URI, and the path in it."""
     if "://" not in uri:
         return LocalFileSystem(), str(Path(uri).expanduser().resolve())
-    filesystem, path = FileSystem.from_uri(uri)  # S3 heeds AWS_ENDPOINT_URL here
+    if "@" in urlsplit(uri).netloc:
+        raise CellularError("an input holds credentials, which a bank would keep: use the environment")
+    safe = "/:%*" + ("?=&" if _query(uri) else "")
+    filesystem, path = FileSystem.from_uri(quote(uri, safe))  # S3 heeds AWS_ENDPOINT_URL here
     return filesystem, path
 
 
@@ -171,10 +174,8 @@ def _hidden(path: str) -> bool:
 
 
 def _input_file(info: FileInfo, pattern: str, corpus: CorpusConfig) -> InputFile | None:
-    format_ = _format(info.path) if corpus.format == "auto" else corpus.format
-    if format_ is None:
-        return None
-    return InputFile(_uri(info.path, pattern), info.size, info.mtime_ns or 0, format_)
+    kind = _format(info.path) if corpus.format == "auto" else corpus.format
+    return kind and InputFile(_uri(info.path, pattern), info.size, info.mtime_ns or 0, kind)
 
 
 def _format(path: str) -> Format | None:
@@ -183,8 +184,14 @@ def _format(path: str) -> Format | None:
 
 
 def _uri(path: str, pattern: str) -> str:
-    scheme, separator, rest = pattern.partition("://")
+    """The URI of a path that a pattern led to; a local one stays a path."""
+    scheme, separator, _ = pattern.partition("://")
     if not separator or scheme == "file":
         return path
-    query = rest.partition("?")[2]
-    return f"{scheme}://{quote(path)}" + (f"?{query}" if "=" in query else "")
+    return f"{scheme}://{quote(path)}" + (f"?{query}" if (query := _query(pattern)) else "")
+
+
+def _query(uri: str) -> str:
+    """The parameters of a URI, such as region=eu-west-1. A question mark can also be part of a glob."""
+    query = uri.partition("?")[2]
+    return query if "=" in query else ""

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import regex
@@ -13,7 +13,7 @@ from cellular.config import PhraseRules
 DropReason = Literal["too short", "too long", "few letters", "repeated character"]
 Span = tuple[int, int]  # [start, stop) in a sentence
 
-WINDOW_CHARACTERS = 20_000
+WINDOW_CHARACTERS = 4_000
 CLAUSE_WORDS = 2
 CLAUSE_CHARACTERS = 4  # where words are not spaced
 
@@ -31,7 +31,10 @@ _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Kh
 # Between clauses: marks before a space (so that 3,50 and 10:30 stay whole), spaced dashes and parentheses,
 # and the marks of scripts that do not put a space after them.
 _CLAUSE_END = regex.compile(
-    r"[,;:،؛·;]+(?=\s|$)|\s+[-–—(\[]+\s*|[)\]]+(?=\s|[,;:.!?])[,;:]*|\s*—+\s*|[，、；：（）——।॥։።፣፤፥]+"
+    r"(?<![,;:،؛·])[,;:،؛·]++(?=\s|$)"
+    r"|(?:^|\s)[-–—(\[]++\s?|\s?—++\s?"
+    r"|[)\]](?=[\s,;:.!?]|$)(?<=(?:^|\s)[(\[][^()\[\]]*[)\]])[,;:]*+"  # not the one of f(x)
+    r"|[，、；：（）——॥।։።፣፤፥]++"
 )
 
 
@@ -39,7 +42,9 @@ def normalise(text: str) -> str:
     """NFC, with any white space folded to single spaces and invisible characters left out."""
     if not text.isprintable():
         text = text.translate(_FOLDED)
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    return " ".join(text.split())
 
 
 def segment(text: str, rules: PhraseRules) -> Iterator[str]:
@@ -84,25 +89,26 @@ def _letters(characters: str) -> int:
 
 
 def _repeats(characters: str, most: float) -> bool:
-    """Whether a character occurs more than `most` times.
-
-    Sorted, such a character fills a run that long, so that one of every `run` places shows it.
-    """
-    run = int(most) + 1
-    return any(characters.count(character) >= run for character in set(sorted(characters)[run - 1 :: run]))
-
-
-def _sentences(text: str, language: str) -> Iterator[str]:
-    text = text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
-    for paragraph in _PARAGRAPH.split(text) if len(text) > 1 else [text]:
-        yield from _segment_paragraph(paragraph, language)
+    """Whether a character occurs more than `most` times: take out one by one until too few are left."""
+    while len(characters) > most:
+        others = characters.replace(characters[0], "")
+        if len(characters) - len(others) > most:
+            return True
+        characters = others
+    return False
 
 
-def _segment_paragraph(paragraph: str, language: str) -> Iterator[str]:
-    """Sentences by windows, because sentencex takes time quadratic in the length of what it is given."""
-    if len(paragraph) <= WINDOW_CHARACTERS:
-        yield from sentencex.segment(language, paragraph)
-        return
+def _sentences(text: str, language: str) -> Iterable[str]:
+    """Sentences with the space around them. A blank line ends one."""
+    if len(text) <= WINDOW_CHARACTERS and text.isprintable():
+        pieces: list[str] = sentencex.segment(language, text)
+        return pieces
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return (piece for part in _PARAGRAPH.split(text) for piece in _windowed(part, language))
+
+
+def _windowed(paragraph: str, language: str) -> Iterator[str]:
+    """Sentences, window by window: sentencex takes time quadratic in the length of what it is given."""
     rest = ""
     for start in range(0, len(paragraph), WINDOW_CHARACTERS):
         window = rest + paragraph[start : start + WINDOW_CHARACTERS]
@@ -132,9 +138,12 @@ def _clause(sentence: str, start: int, stop: int) -> Iterator[Span]:
 
 
 def _ngram_spans(sentence: str, rules: PhraseRules) -> Iterator[Span]:
-    """Runs of white-space separated words, without the punctuation around them."""
+    """Runs of white-space separated words, without the punctuation around them unless all are in the run."""
     shortest, longest = rules.ngram_words
     words = [match.span() for match in _WORD.finditer(sentence)]
+    if shortest <= len(words) <= longest:
+        yield 0, len(sentence)
+        longest = len(words) - 1
     for first in range(len(words)):
         for last in range(first + shortest - 1, min(first + longest, len(words))):
             yield words[first][0], words[last][1]

@@ -7,8 +7,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Self
+from typing import Self
 
 import orjson
 import pyarrow as pa
@@ -16,93 +15,13 @@ import pyarrow.parquet as pq
 
 from cellular.config import CorpusConfig
 from cellular.files import BUFFER_BYTES, Format, compression, open_file, open_stream
+from cellular.records import Reason, Record, Reject, Unit, excerpt, is_utf8, record_or_reject
 
-Reason = Literal[
-    "malformed row",  # CSV: another number of fields than the header, or a quote that never ends
-    "missing column",
-    "not JSON",
-    "not UTF-8",
-    "not text",  # a number, list or object where text should be
-    "null",
-    "NUL byte",
-    "too long",
-    "unreadable file",  # damaged from here on
-]
-
-EXCERPT_CHARACTERS = 200
 BATCH_ROWS = 1024
 DELIMITERS = ",\t;|"
 BOM = b"\xef\xbb\xbf"
 
-
-class Record(NamedTuple):
-    """A document. `source_row` never changes with how a file is divided: Parquet and CSV count the file's
-    records from 0, JSON lines and plain text give the byte (after decompression) at which the record starts.
-    """
-
-    source_row: int
-    text: str
-
-
-class Reject(NamedTuple):
-    """A row that gives no document, and why. `excerpt` shows the beginning of its bytes."""
-
-    source_row: int
-    reason: Reason
-    excerpt: str
-
-
-@dataclass(frozen=True, order=True)
-class Unit:
-    """What one task reads: the rows of a file that start in [start, stop), to the end where stop is None.
-
-    Bounds are row groups of Parquet, bytes of uncompressed JSON lines and text. `source` is the file's place
-    in the list of inputs. Units sort in corpus order, and `dataclasses.asdict` is JSON.
-    """
-
-    source: int
-    start: int
-    stop: int | None
-    uri: str
-    format: Format
-
-    @property
-    def id(self) -> str:
-        """Unique in the corpus and fit for a file name; sorts like the unit."""
-        return f"{self.source:06d}-{self.start:015d}"
-
-
 Items = Iterator[Record | Reject | None]  # None: a blank row
-
-
-# --- what a row is worth ----------------------------------------------------------------------------------
-
-
-def _item(row: int, data: bytes, corpus: CorpusConfig) -> Record | Reject | None:
-    """The record that bytes hold, why they hold none, or None for blank ones."""
-    if len(data) > corpus.max_record_bytes:
-        return Reject(row, "too long", excerpt(data))
-    if b"\0" in data:
-        return Reject(row, "NUL byte", excerpt(data))
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return Reject(row, "not UTF-8", excerpt(data))
-    return Record(row, text) if text and not text.isspace() else None
-
-
-def excerpt(data: bytes) -> str:
-    """The beginning of bytes as printable text, whatever they are."""
-    text = data[:EXCERPT_CHARACTERS].decode("utf-8", "backslashreplace").replace("\0", "\\0")
-    return text[:EXCERPT_CHARACTERS]
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 # --- lines ------------------------------------------------------------------------------------------------
@@ -169,12 +88,13 @@ def _own_paragraphs(unit: Unit, limit: int) -> Iterator[tuple[int, bytes]]:
 
 def _read_text(unit: Unit, corpus: CorpusConfig) -> Items:
     pieces = _own_lines if corpus.text_records == "line" else _own_paragraphs
-    return (_item(offset, piece, corpus) for offset, piece in pieces(unit, corpus.max_record_bytes))
+    for offset, piece in pieces(unit, corpus.max_record_bytes):
+        yield record_or_reject(offset, piece, corpus)
 
 
 def _read_jsonl(unit: Unit, corpus: CorpusConfig) -> Items:
-    lines = _own_lines(unit, corpus.max_record_bytes)
-    return (_json_item(offset, line, corpus) for offset, line in lines if line.strip())
+    for offset, line in _own_lines(unit, corpus.max_record_bytes):
+        yield _json_item(offset, line, corpus) if line.strip() else None
 
 
 def _json_item(row: int, line: bytes, corpus: CorpusConfig) -> Record | Reject | None:
@@ -183,13 +103,13 @@ def _json_item(row: int, line: bytes, corpus: CorpusConfig) -> Record | Reject |
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError:
-        return Reject(row, "not JSON" if _is_utf8(line) else "not UTF-8", excerpt(line))
+        return Reject(row, "not JSON" if is_utf8(line) else "not UTF-8", excerpt(line))
     if not isinstance(value, dict) or corpus.text_column not in value:
         return Reject(row, "missing column", excerpt(line))
     text = value[corpus.text_column]
     if not isinstance(text, str):
         return Reject(row, "null" if text is None else "not text", excerpt(line))
-    return _item(row, text.encode(), corpus)
+    return record_or_reject(row, text.encode(), corpus)
 
 
 # --- CSV --------------------------------------------------------------------------------------------------
@@ -201,19 +121,15 @@ class _CsvLines:
     def __init__(self, unit: Unit, limit: int) -> None:
         self._lines = _lines(unit, limit)
         self._limit = limit
-        self._again: deque[str] = deque()
-        self.record: list[str] = []
+        self._again: deque[bytes] = deque()
+        self.record: list[bytes] = []
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> str:
-        line = self._again.popleft() if self._again else self._read()
+        line = self._again.popleft() if self._again else next(self._lines)[1]
         self.record.append(line)
-        return line
-
-    def _read(self) -> str:
-        _, line = next(self._lines)
         if len(line) > self._limit:
             raise csv.Error("line longer than the limit")
         return line.decode("utf-8", "surrogateescape")
@@ -253,7 +169,7 @@ def _csv_rows(rows: Iterator[list[str]], lines: _CsvLines) -> Iterator[list[str]
         except csv.Error as error:
             lines.go_back()
             reason: Reason = "too long" if "limit" in str(error) else "malformed row"
-            yield Reject(-1, reason, excerpt("".join(lines.record[:1]).encode("utf-8", "surrogateescape")))
+            yield Reject(-1, reason, excerpt(lines.record[0]))
         else:
             if row:
                 yield row
@@ -266,7 +182,7 @@ def _csv_item(
         return row._replace(source_row=number)
     if len(row) != fields:
         return Reject(number, "malformed row", excerpt(",".join(row).encode("utf-8", "surrogateescape")))
-    return _item(number, row[column].encode("utf-8", "surrogateescape"), corpus)
+    return record_or_reject(number, row[column].encode("utf-8", "surrogateescape"), corpus)
 
 
 # --- Parquet ----------------------------------------------------------------------------------------------
@@ -280,7 +196,7 @@ def _read_parquet(unit: Unit, corpus: CorpusConfig) -> Items:
         row = sum(file.metadata.row_group(group).num_rows for group in range(unit.start))
         for batch in file.iter_batches(BATCH_ROWS, groups, columns=[corpus.text_column]):
             for data in _as_bytes(batch.column(0)):
-                yield Reject(row, "null", "") if data is None else _item(row, data, corpus)
+                yield Reject(row, "null", "") if data is None else record_or_reject(row, data, corpus)
                 row += 1
 
 
