@@ -160,6 +160,9 @@ class _Cache:
     def open(cls, folder: Path, size: int) -> "_Cache":
         """The cache of a folder: one object a process, as LMDB demands."""
         with cls._opening:
+            for (process, _), inherited in list(cls._opened.items()):
+                if process != os.getpid():  # of the parent, before a fork
+                    inherited._environment.close()
             key = (os.getpid(), folder)
             cache = cls._opened.get(key)
             if cache is None:

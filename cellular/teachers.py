@@ -59,14 +59,15 @@ class Teacher(Protocol):
 class HashTeacher:
     """Feature hashing of character n-grams: deterministic, no model, for tests and dry runs.
 
-    Texts that share words are near each other, so that search behaves as it does with a real teacher.
+    Texts that share words are near each other, so that search behaves as it does with a real teacher. Its name
+    is `hash` at 256 dimensions, `hash:64` at 64.
     Weinberger et al. 2009, Feature Hashing for Large Scale Multitask Learning.
     """
 
     def __init__(self, dimension: int = 256) -> None:
         from sklearn.feature_extraction.text import HashingVectorizer
 
-        self.name = "hash"
+        self.name = "hash" if dimension == 256 else f"hash:{dimension}"
         self.dimension = dimension
         self.fingerprint = f"hash:{dimension:016x}"
         self._vectorizer = HashingVectorizer(
@@ -117,7 +118,7 @@ class SentenceTransformerTeacher:
 
 TEACHERS: dict[str, Callable[[TeacherConfig], Teacher]] = {
     "all-MiniLM-L6-v2": SentenceTransformerTeacher,
-    "hash": lambda config: HashTeacher(),
+    "hash": lambda config: HashTeacher(_hash_dimension(config.name)),
 }
 
 
@@ -128,7 +129,14 @@ def load_teacher(config: TeacherConfig | str) -> Teacher:
         CellularError: it cannot be loaded.
     """
     config = TeacherConfig(name=config) if isinstance(config, str) else config
-    return TEACHERS.get(config.name, SentenceTransformerTeacher)(config)
+    return TEACHERS.get(config.name.partition(":")[0], SentenceTransformerTeacher)(config)
+
+
+def _hash_dimension(name: str) -> int:
+    digits = name.partition(":")[2] or "256"
+    if not digits.isdecimal() or int(digits) == 0:
+        raise CellularError(f"teacher {name}: give the number of dimensions, as in hash:64")
+    return int(digits)
 
 
 def check_texts(texts: Sequence[str]) -> Sequence[str]:
