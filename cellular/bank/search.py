@@ -13,7 +13,7 @@ from cellular.types import FloatArray, IntArray
 
 faiss: Any = import_module("faiss")  # its type stubs lag behind its classes
 Index = Any
-TILE_ROWS = 4096  # 6 MB of float32 at D = 384
+TILE_ROWS = 2048  # 3 MB of float32 at D = 384
 QUERY_ROWS = 1024
 
 
@@ -86,7 +86,10 @@ class Searcher:
 
 
 def exact_search(matrix: NDArray[Any], queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
-    """The k best of each query among all rows, by matrix products of a tile that stays in the cache.
+    """The k best of each query among all rows, by float32 matrix products of tiles that stay in the cache.
+
+    For batches: a few queries are faster by a scan of `stored_view`. Torch, because it widens float16 and
+    multiplies nearly twice as fast as NumPy.
 
     Args:
         matrix: (N, D) float16 or float32.
@@ -100,28 +103,27 @@ def exact_search(matrix: NDArray[Any], queries: FloatArray, k: int) -> tuple[Flo
     ids = np.full((len(queries), k), -1, np.int64)
     for first in range(0, len(queries), QUERY_ROWS):
         block = slice(first, first + QUERY_ROWS)
-        scores[block], ids[block] = _scan(matrix, queries[block], scores[block], ids[block])
+        found, places = _scan(matrix, queries[block], min(k, len(matrix)))
+        order = np.lexsort((places, -found), axis=1)  # equal scores by id
+        scores[block, : order.shape[1]] = np.take_along_axis(found, order, 1)
+        ids[block, : order.shape[1]] = np.take_along_axis(places, order, 1)
     return scores, ids
 
 
-def _scan(
-    matrix: NDArray[Any], queries: FloatArray, scores: FloatArray, ids: IntArray
-) -> tuple[FloatArray, IntArray]:
-    k = scores.shape[1]
-    buffer = np.empty((min(TILE_ROWS, len(matrix)), matrix.shape[1]), np.float32)
+def _scan(matrix: NDArray[Any], queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+    import torch  # a second or more: only where batches are searched exactly
+
+    stored = np.empty((min(TILE_ROWS, len(matrix)), matrix.shape[1]), matrix.dtype)
+    wide = torch.empty(stored.shape)
+    asked = torch.from_numpy(np.array(queries))
+    scores, ids = torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
     for start in range(0, len(matrix), TILE_ROWS):
-        tile = buffer[: len(matrix) - start]
-        tile[:] = matrix[start : start + TILE_ROWS]
-        products = queries @ tile.T
-        rows = np.broadcast_to(np.arange(start, start + len(tile)), products.shape)
-        better, places = _best(products, rows, k)
-        scores, ids = _best(np.hstack([scores, better]), np.hstack([ids, places]), k)
-    order = np.lexsort((ids, -scores), axis=1)  # equal scores by id, whatever the tiles were
-    return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
-
-
-def _best(scores: FloatArray, ids: IntArray, k: int) -> tuple[FloatArray, IntArray]:
-    if scores.shape[1] <= k:
-        return scores, ids
-    kept = np.argpartition(scores, -k, axis=1)[:, -k:]
-    return np.take_along_axis(scores, kept, 1), np.take_along_axis(ids, kept, 1)
+        rows = min(TILE_ROWS, len(matrix) - start)
+        stored[:rows] = matrix[start : start + rows]  # torch takes no read-only memory
+        tile = wide[:rows].copy_(torch.from_numpy(stored[:rows]))
+        best = (asked @ tile.T).topk(min(k, rows))
+        scores, ids = torch.cat([scores, best.values], 1), torch.cat([ids, best.indices + start], 1)
+        if scores.shape[1] > k:
+            scores, kept = scores.topk(k)
+            ids = ids.gather(1, kept)
+    return scores.numpy(), ids.numpy()
