@@ -108,12 +108,16 @@ def _sentences(text: str, language: str) -> Iterable[str]:
 
 
 def _windowed(paragraph: str, language: str) -> Iterator[str]:
-    """Sentences, window by window: sentencex takes time quadratic in the length of what it is given."""
-    rest = ""
-    for start in range(0, len(paragraph), WINDOW_CHARACTERS):
-        window = rest + paragraph[start : start + WINDOW_CHARACTERS]
-        *whole, rest = sentencex.segment(language, window)
+    """Sentences, window by window: sentencex takes time quadratic in the length of what it is given.
+
+    A window holds at least as much new text as old, so that one endless sentence takes linear time as well.
+    """
+    start, rest = 0, ""
+    while start < len(paragraph):
+        stop = start + max(WINDOW_CHARACTERS, len(rest))
+        *whole, rest = sentencex.segment(language, rest + paragraph[start:stop])
         yield from whole
+        start = stop
     yield rest
 
 

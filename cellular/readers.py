@@ -74,6 +74,9 @@ def _own_paragraphs(unit: Unit, limit: int) -> Iterator[tuple[int, bytes]]:
     """Runs of lines that are not blank. One belongs to the unit in which the blank line before it starts."""
     mine, start, paragraph = not unit.start, 0, bytearray()
     for offset, line in _lines(unit, limit):
+        beyond = unit.stop is not None and offset >= unit.stop
+        if beyond and not mine:
+            return
         if line.strip():
             start = start if paragraph else offset
             if mine and len(paragraph) <= limit:  # no more is needed to see that it is too long
@@ -81,7 +84,7 @@ def _own_paragraphs(unit: Unit, limit: int) -> Iterator[tuple[int, bytes]]:
             continue
         yield start, bytes(paragraph.rstrip())
         mine, paragraph = True, bytearray()
-        if unit.stop is not None and offset >= unit.stop:
+        if beyond:
             return
     yield start, bytes(paragraph.rstrip())
 

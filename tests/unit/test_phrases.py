@@ -10,6 +10,8 @@ from cellular.phrases import keep, normalise, reject_reason, segment
 TEXTS = st.text() | st.text(
     st.sampled_from("ab é.!?,;:()\"'\n\r\t\u00a0\u200b\u200d\u2029\u0301。，你好—-10"), max_size=80
 )
+# Characters that this Python's Unicode does not know yet may be letters to the rules.
+PHRASES = TEXTS.map(normalise).filter(lambda text: text and "Cn" not in map(unicodedata.category, text))
 CLAUSES = PhraseRules(units=("clause",))
 SENTENCES = PhraseRules()
 
@@ -160,7 +162,7 @@ def test_quality_rules(phrase: str, reason: str | None) -> None:
 
 
 @settings(deadline=None)
-@given(phrase=TEXTS.map(normalise).filter(bool), letters=st.floats(0, 1), repeats=st.floats(0, 1))
+@given(phrase=PHRASES, letters=st.floats(0, 1), repeats=st.floats(0, 1))
 def test_quality_fractions_are_what_they_say(phrase: str, letters: float, repeats: float) -> None:
     rules = PhraseRules(
         min_characters=1, max_characters=10_000, min_letter_fraction=letters, max_repeat_fraction=repeats
@@ -173,7 +175,7 @@ def test_quality_fractions_are_what_they_say(phrase: str, letters: float, repeat
 
 
 @pytest.mark.parametrize(
-    "text", [", " * 100_000, ")" * 200_000 + "a", "a" * 200_000, "。" * 100_000, "你好。" * 20_000]
+    "text", [", " * 100_000, ")" * 200_000 + "a", "a. " * 100_000, "。" * 100_000, "你好。" * 20_000]
 )
 def test_hostile_documents_take_linear_time(text: str) -> None:
     rules = PhraseRules(units=("sentence", "clause"))
