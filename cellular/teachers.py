@@ -59,8 +59,8 @@ class Teacher(Protocol):
 class HashTeacher:
     """Feature hashing of character n-grams: deterministic, no model, for tests and dry runs.
 
-    Texts that share words are near each other, so that search behaves as it does with a real teacher. Its name
-    is `hash` at 256 dimensions, `hash:64` at 64.
+    Texts that share words are near each other, so that search behaves as it does with a real teacher.
+    Its name is `hash` at 256 dimensions, `hash:64` at 64.
     Weinberger et al. 2009, Feature Hashing for Large Scale Multitask Learning.
     """
 
