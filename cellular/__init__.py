@@ -1,1 +1,52 @@
-"""Turn embeddings back into text: teachers, phrase banks and decoders."""
+"""Turn embeddings back into text: teachers, phrase banks and decoders.
+
+The names below are the public API. Each is imported when it is first used, so that a program which needs one of
+them does not wait for the others.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cellular.bank import PhraseBank, SearchResult, verify_bank
+    from cellular.config import BuildConfig, DecodingConfig, TeacherConfig
+    from cellular.decoders import DecodeResult, PhraseBankDecoder, Session
+    from cellular.embeddings import EmbeddingLoader
+    from cellular.errors import CellularError
+    from cellular.teachers import Teacher, load_teacher
+
+__all__ = [
+    "BuildConfig",
+    "CellularError",
+    "DecodeResult",
+    "DecodingConfig",
+    "EmbeddingLoader",
+    "PhraseBank",
+    "PhraseBankDecoder",
+    "SearchResult",
+    "Session",
+    "Teacher",
+    "TeacherConfig",
+    "load_teacher",
+    "verify_bank",
+]
+
+_MODULES = {
+    "cellular.bank": ("PhraseBank", "SearchResult", "verify_bank"),
+    "cellular.config": ("BuildConfig", "DecodingConfig", "TeacherConfig"),
+    "cellular.decoders": ("DecodeResult", "PhraseBankDecoder", "Session"),
+    "cellular.embeddings": ("EmbeddingLoader",),
+    "cellular.errors": ("CellularError",),
+    "cellular.teachers": ("Teacher", "load_teacher"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
