@@ -19,6 +19,7 @@ def main(
 ) -> None:
     """Serve a phrase bank over HTTP: /v1/embeddings, /v1/decode, /healthz."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is stopped
     from serve.app import running
     from serve.settings import ServeConfig
 

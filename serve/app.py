@@ -8,7 +8,9 @@ The only module that imports Ray Serve. The options of each deployment are read 
 
 import asyncio
 import logging
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -192,7 +194,7 @@ def running(config: ServeConfig, host: str = "127.0.0.1", port: int = 8000) -> I
     application = build(config)
     started_ray = not ray.is_initialized()
     if started_ray:
-        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
+        start_ray()
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
         try:
@@ -204,6 +206,14 @@ def running(config: ServeConfig, host: str = "127.0.0.1", port: int = 8000) -> I
         serve.shutdown()  # type: ignore[no-untyped-call]
         if started_ray:
             ray.shutdown()
+
+
+def start_ray() -> None:
+    """A Ray of this process' own, which leaves the caller's SIGTERM handler in place."""
+    handler = signal.getsignal(signal.SIGTERM)
+    ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def free_port(host: str, port: int) -> int:

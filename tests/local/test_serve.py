@@ -1,6 +1,9 @@
 """The application on Ray Serve: one start for the module, requests over loopback."""
 
 import os
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from itertools import product
@@ -11,8 +14,6 @@ import openai
 import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
-
-os.environ["RAY_AUTH_MODE"] = "disabled"
 
 from cellular.bank import create_bank
 from cellular.errors import CellularError
@@ -28,6 +29,8 @@ NARROW = {
     "max_queued_requests": 1,
 }  # of the Embedder, so that few requests fill it
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own
+
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory):
@@ -37,7 +40,7 @@ def bank(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def client(bank):
+def client(cluster, bank):
     options = app.deployment_options()
     options["Embedder"] |= NARROW | {"user_config": {"max_batch_size": 1, "batch_wait_timeout_s": 0.0}}
     with pytest.MonkeyPatch.context() as patch:
@@ -142,3 +145,15 @@ def test_a_taken_port_is_one_clear_line(client, bank):
         app.running(ServeConfig(bank=bank), port=client.base_url.port),
     ):
         pass
+
+
+def test_ctrl_c_ends_the_command_and_all_it_started(bank):
+    command = [sys.executable, "-m", "jobs.serve", "--bank", str(bank), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        line = next(line for line in process.stdout if line.startswith("serving"))
+        assert httpx.get(f"{line.split()[3]}/healthz").json()["status"] == "ready"
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
