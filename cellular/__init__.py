@@ -1,7 +1,7 @@
 """Turn embeddings back into text: teachers, phrase banks and decoders.
 
-The names below are the public API. Each is imported when it is first used, so that a program which needs one of
-them does not wait for the others.
+The names below are the public API. Each is imported when it is first used, so that a program which needs one
+of them does not wait for the others.
 """
 
 from importlib import import_module
