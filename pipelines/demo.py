@@ -59,5 +59,5 @@ def decode(bank: Path, sentences: list[str], teacher: TeacherConfig) -> list[Ans
 
 def _decode_timed(decoder: PhraseBankDecoder, embedding: FloatArray) -> tuple[str, float]:
     start = time.perf_counter()
-    text = decoder.decode(embedding)
+    text = decoder.decode_batch(embedding)[0].text
     return text, (time.perf_counter() - start) * 1e3
