@@ -79,8 +79,8 @@ class ResourceConfig(Settings):
     embedders: PositiveInt = Field(1, description="actors that hold a teacher")
     embedder_cpus: float = Field(1.0, gt=0)
     embedder_gpus: float = Field(0.0, ge=0)
-    task_cpus: float = Field(0.5, gt=0, description="CPUs of each reading, deduplicating or indexing task")
-    tasks: PositiveInt | None = Field(None, description="such tasks at once; None: as the CPUs allow now")
+    task_cpus: float = Field(1.0, gt=0, description="CPUs of each reading, deduplicating or indexing task")
+    tasks: PositiveInt | None = Field(None, description="such tasks at once; None: as the CPUs allow")
 
 
 class BuildConfig(Settings):
@@ -106,7 +106,7 @@ class DecodingConfig(Settings):
     top_k: PositiveInt = Field(32, description="candidates from one search")
     max_phrases: PositiveInt = Field(3, description="phrases in one assembled text")
     beam_width: PositiveInt = 8
-    min_gain: float = Field(0.01, ge=0, description="cosine that a further phrase must add")
+    min_gain: float = Field(0.03, ge=0, description="cosine that a further phrase must add")
     min_score: float = Field(0.0, ge=-1, le=1, description="cosine below which the answer is a fallback")
     frequency_weight: float = Field(0.02, ge=0)
     length_weight: float = Field(0.02, ge=0)

@@ -19,6 +19,7 @@ from cellular.decoders.engine import Engine, describe, fallback
 from cellular.decoders.monitoring import Monitor
 from cellular.decoders.pattern_cache import PatternCache
 from cellular.decoders.results import Answer, DecodeResult
+from cellular.decoders.tuning import TuningReport, tune
 from cellular.errors import CellularError
 from cellular.files import write_atomically
 from cellular.teachers import Teacher
@@ -165,6 +166,25 @@ class PhraseBankDecoder:
         """Counts by source and reason, error rate, percentiles by stage, the cache; JSON-serialisable."""
         return {**self._monitor.statistics(), "cache": self._cache.statistics()}
 
+    def optimize_for_production(self) -> TuningReport:
+        """Measure on this machine, and set search effort, threads and cache size accordingly.
+
+        Threads are those of FAISS, for the whole process. The decoder's other settings stay as they are.
+
+        Returns:
+            What was measured and chosen; also logged.
+
+        Raises:
+            CellularError: no bank is loaded.
+        """
+        if self._engine is None:
+            raise CellularError("load a phrase bank before optimising: load_phrase_bank(path)")
+        report = tune(self._engine.bank, self._config)
+        log.info("optimised for production: %s", report)
+        chosen = {"search_effort": report.search_effort, "cache_size": report.cache_size}
+        self._configure(self._config.model_copy(update=chosen))
+        return report
+
     def save_config(self, path: Path | str) -> None:
         """Write the settings as JSON, in one step."""
         write_atomically(Path(path), self._config.model_dump_json(indent=2).encode())
@@ -181,10 +201,8 @@ class PhraseBankDecoder:
             raise CellularError(f"cannot read the decoding settings {path}: {error.strerror}") from error
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise CellularError(
-                f"{path} holds no decoding settings: {place} {first['msg']}".strip()
-            ) from error
+            field = ".".join(map(str, first["loc"])) or "the file"
+            raise CellularError(f"{path} holds no decoding settings: {field}: {first['msg']}") from error
         self._configure(config)
 
     def _configure(self, config: DecodingConfig) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 _WORDS = re.compile(r"\w+")
-_TERMINAL = (".", "!", "?", "…", "。", "！", "？", "؟", "।", ":", ";")
+TERMINAL = (".", "!", "?", "…", "。", "！", "？", "؟", "।", ":", ";")
 _CLOSING = "\"'”’»)]}"
 
 
@@ -31,7 +31,7 @@ def join_phrases(phrases: Sequence[str]) -> str:
 
 def _terminated(phrase: str) -> str:
     phrase = phrase.rstrip(" ,-–—")
-    return phrase if phrase.rstrip(_CLOSING).endswith(_TERMINAL) else phrase + "."
+    return phrase if phrase.rstrip(_CLOSING).endswith(TERMINAL) else phrase + "."
 
 
 def _capitalised(phrase: str) -> str:
