@@ -49,7 +49,7 @@ class Deduplicator:
     """
 
     def __init__(self, chunks: Sequence[str], min_count: int) -> None:
-        self._segments = pyarrow.dataset.dataset(list(chunks), schema=SEGMENT_SCHEMA, format="parquet")
+        self._chunks = list(chunks)
         self._min_count = min_count
 
     def __call__(self, item: dict[str, Any]) -> dict[str, int]:
@@ -63,8 +63,9 @@ class Deduplicator:
         return {"phrases": phrases.num_rows}
 
     def _read(self, number: int, ranges: int) -> pa.Table:
-        low, high = (
-            pa.scalar(min(n * HASHES // ranges, HASHES - 1), pa.uint64()) for n in (number, number + 1)
-        )
-        below = pc.field("hash") < high if number + 1 < ranges else pc.field("hash") <= high
-        return self._segments.to_table(filter=(pc.field("hash") >= low) & below, use_threads=False)
+        """The rows of a range, by the statistics of the row groups."""
+        first, last = number * HASHES // ranges, (number + 1) * HASHES // ranges - 1
+        low, high = pa.scalar(first, pa.uint64()), pa.scalar(last, pa.uint64())
+        inside = (pc.field("hash") >= low) & (pc.field("hash") <= high)
+        segments = pyarrow.dataset.dataset(self._chunks, schema=SEGMENT_SCHEMA, format="parquet")
+        return segments.to_table(filter=inside, use_threads=False)

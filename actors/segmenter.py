@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from cellular.config import CorpusConfig, PhraseRules
 from cellular.documents import read_records
 from cellular.files import atomic_path, write_atomically
 from cellular.phrases import reject_reason, segment
-from cellular.readers import Record, Reject, Unit
+from cellular.records import Record, Reject, Unit
 
 CHUNK_PHRASES = 200_000  # distinct phrases held in memory before a chunk is written
 ROW_GROUP = 2_048  # small, so that a range of hashes is read without the rest of its chunk
@@ -104,7 +104,7 @@ class Tally:
 
     def write(self, path: Path) -> None:
         """Mark the piece as done."""
-        write_atomically(path, json.dumps(asdict(self)).encode())
+        write_atomically(path, json.dumps(vars(self)).encode())
 
     @classmethod
     def read(cls, path: Path) -> Self:

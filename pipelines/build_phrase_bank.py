@@ -109,8 +109,9 @@ class _Run:
     def run(self) -> BuildReport:
         tally, chunks = self._segment()
         shards = self._deduplicate(chunks, tally.rows)
+        factory = self._choose_factory(sum(shards.rows))
         embedded = self._embed(shards)
-        version = self._publish(shards, tally)
+        version = self._publish(shards, factory)
         return _report(
             self._build.config,
             version,
@@ -151,19 +152,26 @@ class _Run:
             self._stage(stage)
         counts = [count_phrases(Path(item["output"])) for item in stage.items] if stage else []
         filled = [number for number, count in enumerate(counts) if count]
-        if not filled:
-            raise CellularError("no phrase is left: give more text, or loosen the rules for phrases")
         return Shards(filled, [counts[number] for number in filled])
+
+    def _choose_factory(self, rows: int) -> str:
+        """The index for so many phrases; what is wrong with their number is said before any is embedded."""
+        try:
+            if not rows:
+                raise CellularError("no phrase is left: give more text, or loosen the rules for phrases")
+            return choose_factory(self._build.config.index, rows, self._build.plan.dimension)
+        except CellularError:
+            discard_build(self._build.config.target)  # it can't be finished: the next may have other settings
+            raise
 
     def _embed(self, shards: Shards) -> dict[str, int]:
         rows = self._stage(self._build.embed(shards.numbers))
         phrases, embedded = (sum(row[name] for row in rows) for name in ("phrases", "embedded"))
         return {"embedded": embedded, "reused": phrases - embedded, "resumed": sum(shards.rows) - phrases}
 
-    def _publish(self, shards: Shards, tally: Tally) -> str:
+    def _publish(self, shards: Shards, factory: str) -> str:
         config, plan, space = self._build.config, self._build.plan, self._build.space
         rows = sum(shards.rows)
-        factory = choose_factory(config.index, rows, plan.dimension)
         stage = self._build.index(shards.numbers, shards.rows) if merges(factory) else None
         embeddings = [space.embeddings(number) for number in shards.numbers]
         if stage:

@@ -1,8 +1,8 @@
 """Stages of a build: lists of items, each with one output, run on Ray Data where the output is missing."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
 from actors.deduplicator import Deduplicator
 from actors.embedder import ShardEmbedder
@@ -33,51 +33,25 @@ class Stage:
 
     Args:
         name: what a person sees.
-        worker: a class whose instances turn an item into a row of counts and write the item's `output`.
-        arguments: of its constructor.
+        work: turns an item into a row of counts, and writes the item's `output`.
         items: plain values, so that they travel as rows.
-        actors: how many workers; None: as the cluster's CPUs allow.
-        cpus: of each worker.
-        gpus: of each worker.
+        options: of `Dataset.map`: who runs it, and with which resources.
     """
 
     name: str
-    worker: type
-    arguments: dict[str, Any]
-    items: Sequence[dict[str, Any]]
-    actors: int | None
-    cpus: float
-    gpus: float = 0.0
-    missing: list[dict[str, Any]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        missing = [item for item in self.items if not Path(item["output"]).exists()]
-        object.__setattr__(self, "missing", missing)
+    work: Callable[[Row], Row] | type
+    items: Sequence[Row]
+    options: dict[str, Any]
 
 
 def run_stage(stage: Stage, track: Track) -> Iterator[Row]:
     """Run the items whose output is missing, and yield their rows as they come."""
-    if stage.missing:
-        done = len(stage.items) - len(stage.missing)
-        yield from track(_rows(stage), stage.name, len(stage.items), done)
-
-
-def _rows(stage: Stage) -> Iterator[Row]:
-    items = ray.data.from_items(stage.missing, override_num_blocks=len(stage.missing))
-    results = items.map(
-        stage.worker,
-        fn_constructor_kwargs=stage.arguments,
-        compute=ActorPoolStrategy(size=min(stage.actors or _actors(stage.cpus), len(stage.missing))),
-        num_cpus=stage.cpus,
-        num_gpus=stage.gpus,
-    )
-    yield from results.iter_rows()
-
-
-def _actors(cpus: float) -> int:
-    """Workers that leave a fifth of the cluster's CPUs free, for Ray Data itself."""
-    available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return max(1, int(0.8 * available.get("CPU", 1.0) / cpus))
+    missing = [item for item in stage.items if not Path(item["output"]).exists()]
+    if missing:
+        # A block an item: what a lost worker loses is one item.
+        items = ray.data.from_items(missing, override_num_blocks=len(missing))
+        rows = items.map(stage.work, **stage.options).iter_rows()
+        yield from track(rows, stage.name, len(stage.items), len(stage.items) - len(missing))
 
 
 @dataclass(frozen=True)
@@ -98,9 +72,10 @@ class Build:
         return version_folder(self.config.target, self.plan.base) if self.plan.base else None
 
     @property
-    def _tasks(self) -> tuple[int | None, float]:
-        """How many workers a stage without a teacher has, and the CPUs of each."""
-        return self.config.resources.tasks, self.config.resources.task_cpus
+    def _tasks(self) -> dict[str, Any]:
+        """How stages without a teacher run: as tasks, for which processes are at hand."""
+        resources = self.config.resources
+        return {"compute": TaskPoolStrategy(resources.tasks), "num_cpus": resources.task_cpus}
 
     def segment(self) -> Stage:
         """Pieces of the corpus become chunks of phrases."""
@@ -108,8 +83,7 @@ class Build:
             {"units": json.dumps(piece), "output": str(self.space.piece(number))}
             for number, piece in enumerate(self.plan.pieces)
         ]
-        arguments = {"corpus": self.config.corpus, "rules": self.config.rules}
-        return Stage("segment", Segmenter, arguments, items, *self._tasks)
+        return Stage("segment", Segmenter(self.config.corpus, self.config.rules), items, self._tasks)
 
     def segment_base(self, base: Path) -> Stage:
         """Record batches of the version that is appended to become chunks of phrases."""
@@ -118,8 +92,7 @@ class Build:
             {"batch": number, "first_id": first_id, "output": str(self.space.base_piece(number))}
             for number, first_id in enumerate(accumulate(rows[:-1], initial=0))
         ]
-        arguments = {"phrases": base / PHRASES}
-        return Stage("read bank", BankSegmenter, arguments, items, *self._tasks)
+        return Stage("read bank", BankSegmenter(base / PHRASES), items, self._tasks)
 
     def deduplicate(self, chunks: Sequence[str], rows: int) -> Stage:
         """Ranges of the hash space become shards of distinct phrases; `rows` are in all chunks."""
@@ -128,8 +101,7 @@ class Build:
             {"number": number, "ranges": ranges, "output": str(self.space.phrases(number))}
             for number in range(ranges)
         ]
-        arguments = {"chunks": chunks, "min_count": self.config.rules.min_count}
-        return Stage("deduplicate", Deduplicator, arguments, items, *self._tasks)
+        return Stage("deduplicate", Deduplicator(chunks, self.config.rules.min_count), items, self._tasks)
 
     def embed(self, shards: Sequence[int]) -> Stage:
         """Shards get their embeddings."""
@@ -143,8 +115,13 @@ class Build:
             "dtype": self.config.embedding_dtype,
             "base": self.base / EMBEDDINGS if self.base else None,
         }
-        cpus, gpus = resources.embedder_cpus, resources.embedder_gpus
-        return Stage("embed", ShardEmbedder, arguments, items, resources.embedders, cpus, gpus)
+        options = {
+            "fn_constructor_kwargs": arguments,
+            "compute": ActorPoolStrategy(size=resources.embedders),
+            "num_cpus": resources.embedder_cpus,
+            "num_gpus": resources.embedder_gpus,
+        }
+        return Stage("embed", ShardEmbedder, items, options)
 
     def index(self, shards: Sequence[int], rows: Sequence[int]) -> Stage:
         """Groups of shards become parts of the index."""
@@ -161,8 +138,7 @@ class Build:
                     "output": str(self.space.index_part(part)),
                 }
             )
-        arguments = {"trained": self.space.trained_index}
-        return Stage("index", Indexer, arguments, items, *self._tasks)
+        return Stage("index", Indexer(self.space.trained_index), items, self._tasks)
 
 
 def default_shard_rows(rows: int) -> int:

@@ -1,0 +1,47 @@
+"""One local Ray for every test here; it has two CPUs, whatever the machine has."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+import ray.data
+
+from cellular.config import BuildConfig
+
+ROOT = Path(__file__).parents[2]
+os.environ["RAY_AUTH_MODE"] = "disabled"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """The address of the cluster that this process is connected to."""
+    context = ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    data = ray.data.DataContext.get_current()
+    data.enable_progress_bars = False
+    data.execution_no_progress_timeout_s = 60
+    yield context.address_info["gcs_address"]
+    ray.shutdown()
+
+
+@pytest.fixture
+def start_build() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start `python -m jobs.build_phrase_bank` with a configuration; none outlives the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(config: BuildConfig, *arguments: str, address: str = "") -> subprocess.Popen[str]:
+        settings = config.target.with_suffix(".yaml")
+        settings.write_text(config.model_dump_json())
+        command = [sys.executable, "-m", "jobs.build_phrase_bank", "--config", str(settings), *arguments]
+        environment = {**os.environ, "RAY_ADDRESS": address}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
