@@ -40,6 +40,7 @@ class PhraseBankDecoder:
             "dimension": self.bank.dimension,
             "teacher": teacher.name,
             "fingerprint": teacher.fingerprint,
+            "listed_candidates": self.config.listed_candidates,
         }
 
     def _decoder(self, method: str) -> decoders.PhraseBankDecoder:

@@ -97,10 +97,9 @@ class Gateway:
         vectors = self._vectors(request)
         if request.texts is not None:
             self._check_texts(request.texts, "texts")
-        if request.top_k > self.limits.max_candidates:
-            raise ProblemError(
-                422, "invalid_request", f"top_k is at most {self.limits.max_candidates}", pointer="/top_k"
-            )
+        listed = self.bank["listed_candidates"]
+        if request.top_k is not None and request.top_k > listed:
+            raise ProblemError(422, "invalid_request", f"top_k is at most {listed}", pointer="/top_k")
         start, embedded = time.perf_counter(), None
         async with self._answering():
             if vectors is None:
@@ -192,7 +191,8 @@ class Gateway:
                 detail = f"row {row} has {len(numbers)} numbers; the bank's embeddings have {dimension}"
                 raise ProblemError(422, "wrong_dimension", detail, pointer=f"/embeddings/{row}")
         try:
-            return check_embeddings(np.asarray(request.embeddings, np.float64), dimension)
+            with np.errstate(over="ignore"):  # a number such as 1e200 is refused, not warned of
+                return check_embeddings(np.asarray(request.embeddings, np.float64), dimension)
         except ValueError as error:
             raise ProblemError(422, "invalid_embedding", str(error), pointer="/embeddings") from None
 
@@ -220,7 +220,7 @@ def http_app(gateway: Gateway) -> FastAPI:
     return app
 
 
-def result_fields(result: DecodeResult, top_k: int) -> dict[str, object]:
+def result_fields(result: DecodeResult, top_k: int | None) -> dict[str, object]:
     """One element of `results`."""
     return {
         "text": result.text,

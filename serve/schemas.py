@@ -85,7 +85,9 @@ class DecodeRequest(Body):
         None, min_length=1, description="rows of the bank's dimension"
     )
     texts: list[Text] | None = Field(None, min_length=1)
-    top_k: PositiveInt = Field(5, description="candidates in each result")
+    top_k: PositiveInt | None = Field(
+        None, description="candidates in each result; null: all that are listed"
+    )
     method: Method | None = Field(None, description="assembly method; null: the application's")
 
     @model_validator(mode="after")

@@ -15,7 +15,6 @@ class Limits(Settings):
     max_body_bytes: PositiveInt = Field(
         16 << 20, description="about 1,800 embeddings of 384 numbers written as JSON"
     )
-    max_candidates: PositiveInt = Field(32, description="largest top_k of a decode request")
     deadline_s: PositiveFloat = Field(30.0, description="seconds from the request to its answer")
     retry_after_s: PositiveInt = Field(1, description="seconds that a rejected client is told to wait")
 
@@ -26,7 +25,7 @@ class ServeConfig(Settings):
     bank: Path = Field(description="folder of the bank, on a file system that every node sees")
     version: str | None = Field(None, description="None: the bank's current version when the graph is built")
     teacher: TeacherConfig | None = Field(None, description="None: the teacher that made the bank")
-    decoding: DecodingConfig = DecodingConfig()
+    decoding: DecodingConfig = DecodingConfig(listed_candidates=10)
     limits: Limits = Limits()
 
     @field_validator("teacher", mode="before")
