@@ -29,10 +29,10 @@ def check_embeddings(embeddings: ArrayLike, dimension: int) -> FloatArray:
         raise ValueError(f"embeddings must have shape (N, {dimension}) or ({dimension},), not {shape}")
     wide = array.astype(np.float64)  # squares of float32 neither overflow nor vanish in it
     lengths = np.sqrt(np.einsum("nd,nd->n", wide, wide))
-    if not (np.isfinite(lengths).all() and lengths.all()):
+    if not 0 < lengths.min(initial=1) <= lengths.max(initial=1) < np.inf:  # false for NaN too
         _refuse(array, lengths)
     wide /= lengths[:, np.newaxis]
-    return np.ascontiguousarray(wide, np.float32)
+    return wide.astype(np.float32, order="C")
 
 
 def _refuse(array: FloatArray, lengths: FloatArray) -> None:

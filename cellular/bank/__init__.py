@@ -1,7 +1,7 @@
 """Phrase banks: phrases with their embeddings, on disk, memory-mapped and searchable."""
 
 from cellular.bank.index import default_factory
-from cellular.bank.manifest import Manifest, current_version, find_build, publish
+from cellular.bank.manifest import Manifest, current_version, publish
 from cellular.bank.phrase_bank import PhraseBank, PhraseRecord, SearchResult
 from cellular.bank.verify import VerifyReport, verify_bank
 from cellular.bank.writer import create_bank
@@ -15,7 +15,6 @@ __all__ = [
     "create_bank",
     "current_version",
     "default_factory",
-    "find_build",
     "publish",
     "verify_bank",
 ]

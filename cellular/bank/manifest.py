@@ -152,12 +152,6 @@ def current_version(target: Path) -> str | None:
     return name
 
 
-def find_build(target: Path, build: str) -> str | None:
-    """The newest version made by a build with this fingerprint: whole, perhaps not yet current."""
-    names = reversed(versions(target))
-    return next((name for name in names if read_manifest(version_folder(target, name)).build == build), None)
-
-
 def publish(target: Path, staged: Path) -> str:
     """Turn a sealed folder, on the same file system as the target, into the current version.
 

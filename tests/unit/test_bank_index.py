@@ -34,6 +34,15 @@ def unit_vectors(rows, dimension, seed=0, clusters=50):
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small trainings lose more to waiting for threads than they gain."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    yield
+    faiss.omp_set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def matrix():
     return unit_vectors(3000, 32).astype(np.float16)

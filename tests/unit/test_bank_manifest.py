@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from cellular.bank import current_version, find_build, publish
+from cellular.bank import current_version, publish
 from cellular.bank.manifest import (
     MANIFEST,
     Manifest,
@@ -69,7 +69,7 @@ def test_a_folder_that_lost_bytes_is_never_published(tmp_path):
     assert current_version(tmp_path) == "v000001"
 
 
-def test_death_between_rename_and_switch_leaves_the_old_version_current_and_the_new_one_found(
+def test_death_between_rename_and_switch_leaves_the_old_version_current_and_the_new_one_whole(
     tmp_path, monkeypatch
 ):
     publish(tmp_path, stage(tmp_path, build="first"))
@@ -81,8 +81,9 @@ def test_death_between_rename_and_switch_leaves_the_old_version_current_and_the_
         patched.setattr("cellular.bank.manifest.set_current", die)
         publish(tmp_path, stage(tmp_path, build="second"))
     assert current_version(tmp_path) == "v000001"
-    assert find_build(tmp_path, "second") == "v000002"
-    assert find_build(tmp_path, "third") is None
+    assert versions(tmp_path) == ["v000001", "v000002"]
+    set_current(tmp_path, "v000002")
+    assert read_manifest(version_folder(tmp_path, "v000002")).build == "second"
 
 
 def test_a_manifest_of_another_format_is_refused_with_both_formats(tmp_path):

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -16,6 +18,18 @@ def test_shards_become_one_contiguous_mapped_array(tmp_path, dtype):
     matrix = map_embeddings(tmp_path / "embeddings.arrow")
     assert matrix.dtype == dtype and matrix.flags.c_contiguous and not matrix.flags.writeable
     np.testing.assert_array_equal(matrix, np.concatenate(shards).astype(dtype))
+
+
+def test_memory_does_not_grow_with_the_embeddings(tmp_path):
+    shards = (np.full((2048, 64), number, np.float32) for number in range(100))  # 26 MB stored
+    pa.default_memory_pool().release_unused()
+    before = pa.total_allocated_bytes()
+    tracemalloc.start()
+    write_embeddings(tmp_path / "embeddings.arrow", shards, 64)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 << 20
+    assert pa.total_allocated_bytes() - before < 1 << 20
 
 
 def test_no_temporary_file_stays(tmp_path):
