@@ -42,6 +42,11 @@ class Turn(BaseModel):
         """Pack an embedding (D,)."""
         return cls(embedding=base64.b64encode(embedding.astype("<f2").tobytes()).decode(), text=text)
 
+    @property
+    def dimension(self) -> int:
+        """D of the embedding."""
+        return (len(self.embedding) * 3 // 4 - self.embedding[-2:].count("=")) // 2
+
     def vector(self) -> FloatArray:
         """(D,) float32."""
         return np.frombuffer(base64.b64decode(self.embedding), "<f2").astype(np.float32)
@@ -62,6 +67,12 @@ class Session(BaseModel):
         """The session once `text` was said; the oldest turn is forgotten beyond the capacity."""
         turns = (*self.turns, Turn.of(embedding, text))
         return Session(turns=turns[-self.capacity :], capacity=self.capacity)
+
+    def check(self, dimension: int) -> None:
+        """Refuse turns of another embedding space: ValueError."""
+        for number, turn in enumerate(self.turns):
+            if turn.dimension != dimension:
+                raise ValueError(f"session turn {number} has {turn.dimension} dimensions, not {dimension}")
 
     def latest(self, turns: int) -> "Session":
         """The session as it is remembered with fewer turns."""

@@ -43,6 +43,9 @@ class Engine:
 
     def answer(self, rows: FloatArray, sessions: Sequence[Session]) -> list[Answer]:
         """Answers to unit vectors (N, D), each with its session's past."""
+        if self.uses_session:
+            for session in sessions:
+                session.check(self.bank.dimension)
         if self._cache is None:
             answers = self._resolve(rows, sessions)
         else:
