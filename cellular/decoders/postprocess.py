@@ -35,5 +35,6 @@ def _terminated(phrase: str) -> str:
 
 
 def _capitalised(phrase: str) -> str:
-    first = phrase.split(" ", 1)[0]
-    return phrase[0].upper() + phrase[1:] if first.islower() else phrase  # "iPhone" stays
+    first, capital = phrase.split(" ", 1)[0], phrase[0].upper()
+    keeps_word = first.islower() and capital.casefold() == phrase[0].casefold()  # not so of Turkish ı
+    return capital + phrase[1:] if keeps_word else phrase  # "iPhone" stays
