@@ -29,7 +29,7 @@ def test_every_part_of_the_key_counts(vector: FloatArray) -> None:
     cache = PatternCache[str](10)
     cache.put(cache.key(vector, b"setup", b"past"), vector, "answer")
     assert cache.get(cache.key(vector, b"setup", b"past"), vector) == "answer"
-    for other, setup, past in [
+    for row, setup, past in [
         (vector, b"s", b"past"),
         (vector, b"setup", b"p"),
         (-vector, b"setup", b"past"),
