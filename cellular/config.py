@@ -18,7 +18,7 @@ class TeacherConfig(Settings):
     """Which model makes the embeddings, and how it runs. Only `name` decides what the vectors mean."""
 
     name: str = Field("all-MiniLM-L6-v2", description="a name in TEACHERS, a folder, or a hub name")
-    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
+    precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 where the processor multiplies it natively, else fp32"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
