@@ -1,4 +1,4 @@
-"""Search of a phrase bank beside what a user would write: a flat FAISS scan, and bare search of its index.
+"""Search and decoding beside what a user would write: a flat FAISS scan, and bare search of the bank's index.
 
     python benchmarks/bench_phrase_bank.py --bank BANK [--queries QUERIES.npy]
     python benchmarks/bench_phrase_bank.py --vectors VECTORS.npy --rows 100000
@@ -26,6 +26,8 @@ from cellular.bank.calibration import exclude_self, recall, sample_rows
 from cellular.bank.index import open_index
 from cellular.bank.manifest import INDEX, version_folder
 from cellular.bank.search import stored_view
+from cellular.config import DecodingConfig
+from cellular.decoders import PhraseBankDecoder, Session
 from cellular.types import FloatArray, IntArray
 
 K = 10
@@ -80,6 +82,31 @@ def single_variants(bank: PhraseBank) -> dict[str, Variant]:
     }
 
 
+def decode_variants(bank: PhraseBank) -> dict[str, Variant]:
+    """Whole decodes of one embedding, K candidates each; the first is the anchor."""
+    return {
+        "bare search of the bank's index": bare_index(bank),
+        "greedy, nothing cached": decode(bank, assembly_method="greedy", enable_caching=False),
+        "greedy, unmonitored": decode(
+            bank, assembly_method="greedy", enable_caching=False, enable_performance_monitoring=False
+        ),
+        "greedy, answers looked up and kept": decode(bank, assembly_method="greedy"),
+        "weighted": decode(bank, assembly_method="weighted", enable_caching=False),
+        "beam_search": decode(bank, assembly_method="beam_search", enable_caching=False),
+        "context_aware, four turns before": decode(bank, turns=4, enable_caching=False),
+    }
+
+
+def decode(bank: PhraseBank, turns: int = 0, **settings: Any) -> Variant:
+    """Decoding of a single query with these settings, after so many turns."""
+    decoder = PhraseBankDecoder(DecodingConfig(top_k=K, **settings))
+    decoder.load_phrase_bank(bank)
+    session = Session()
+    for row in range(turns):
+        session = session.after(bank.embeddings([row])[0], bank.phrase(row))
+    return lambda queries: decoder.decode(queries[0], session=session)
+
+
 def batch_variants(bank: PhraseBank) -> dict[str, Variant]:
     """What is timed in batches; the first is the anchor."""
     return {
@@ -102,13 +129,13 @@ def measure(variants: dict[str, Variant], batches: Sequence[FloatArray]) -> dict
     return times
 
 
-def print_table(times: dict[str, FloatArray]) -> None:
+def print_table(times: dict[str, FloatArray], anchor_name: str = "the flat scan") -> None:
     """A Markdown table; ratios of medians to the anchor's, above 1 is faster."""
     anchor = np.median(next(iter(times.values())))
-    print("| | p50, ms a query | p99, ms a query | ratio to the flat scan |\n|---|---|---|---|")
+    print(f"| | p50, ms a query | p99, ms a query | ratio to {anchor_name} |\n|---|---|---|---|")
     for name, values in times.items():
         middle, high = np.percentile(values, [50, 99])
-        print(f"| {name} | {middle:.3f} | {high:.3f} | {anchor / middle:.1f} |")
+        print(f"| {name} | {middle:.3f} | {high:.3f} | {anchor / middle:.2f} |")
     print()
 
 
@@ -132,6 +159,8 @@ def report(bank: PhraseBank, queries: FloatArray, own: IntArray | None, repeats:
     print(f"recall@10 {recall_at_10(bank, queries, own):.4f} on {len(queries)} queries.\n")
     singles = [queries[n % len(queries)][np.newaxis] for n in range(repeats)]
     print_table(measure(single_variants(bank), singles))
+    print("Decoding:\n")
+    print_table(measure(decode_variants(bank), singles), "bare search")
     print(f"Batches of {BATCH}:\n")
     batches = [np.roll(queries, -n * BATCH, axis=0)[:BATCH] for n in range(max(5, repeats // 100))]
     print_table(measure(batch_variants(bank), batches))

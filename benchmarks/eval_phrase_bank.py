@@ -9,7 +9,7 @@ second run starts at once. Every mean stands beside its standard error.
 import os
 import random
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,17 +55,18 @@ def column(name: str, split: str, key: str = "text") -> list[str]:
     return values
 
 
-def training_sentences() -> set[str]:
-    """All that a bank may be made of."""
-    return {text for name in SETS for text in column(name, "train") if usable(text)}
+def training_sentences() -> Counter[str]:
+    """All that a bank may be made of, with how often each occurs."""
+    return Counter(text for name in SETS for text in column(name, "train") if usable(text))
 
 
 def open_bank(folder: Path, rows: int, loader: EmbeddingLoader) -> PhraseBank:
     """A bank of a random sample of the training sentences."""
     path = folder / f"bank-{rows}"
     if current_version(path) is None:
-        sample = random.Random(1).sample(sorted(training_sentences()), rows)
-        create_bank(path, sample, loader)
+        counts = training_sentences()
+        sample = random.Random(1).sample(sorted(counts), rows)
+        create_bank(path, sample, loader, counts=[counts[text] for text in sample])
     return PhraseBank.open(path)
 
 
@@ -279,9 +280,9 @@ def main(
     cache.mkdir(parents=True, exist_ok=True)
     loader = EmbeddingLoader(cache_dir=cache / "embeddings")
     bank = open_bank(cache, bank_rows, loader)
-    print(f"Bank: {len(bank)} phrases, {bank.manifest.index}\n")
+    print(f"Bank: {len(bank)} phrases, {bank.manifest.index}")
     for sentences in (2, 1):
-        print(f"## Inputs of {sentences} no-hit sentence(s), {split}\n")
+        print(f"\n## Inputs of {sentences} no-hit sentence(s), {split}\n")
         assembly_table(bank, loader, inputs(split, sentences))
     print(f"\n## Near-duplicates told apart, {split}\n")
     context_table(cache, split, loader)
