@@ -18,7 +18,7 @@ demo: .venv/.installed ## build a phrase bank of this machine's own English, dec
 	$(BIN)/cellular demo
 
 test: .venv/.installed ## run the whole test suite
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/.installed ## ruff, mypy and import-linter, as CI runs them
 	$(BIN)/ruff check .
