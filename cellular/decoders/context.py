@@ -99,19 +99,22 @@ class Rarity:
     """Inverse document frequency of words or pairs, estimated from a sample of phrases."""
 
     def __init__(self, documents: Iterable[set[Hashable]]) -> None:
-        self._counts: Counter[Hashable] = Counter()
-        self._total = 1
+        counts: Counter[Hashable] = Counter()
+        total = 1
         for features in documents:
-            self._counts.update(features)
-            self._total += 1
+            counts.update(features)
+            total += 1
+        self._weights = {feature: math.log(total / (count + 1)) for feature, count in counts.items()}
+        self._unseen = math.log(total)
 
     def share(self, features: set[Hashable], said: set[Hashable]) -> float:
         """How much of the features, by rarity, has been said: 0 to 1."""
-        total = math.fsum(map(self._weight, features))  # exact, so that the order of a set is no matter
-        return math.fsum(map(self._weight, features & said)) / total if total else 0.0
+        total = self._sum(features)
+        return self._sum(features & said) / total if total else 0.0
 
-    def _weight(self, feature: Hashable) -> float:
-        return math.log(self._total / (self._counts[feature] + 1))
+    def _sum(self, features: set[Hashable]) -> float:
+        # fsum is exact: the order of a set, which differs between processes, does not matter
+        return math.fsum(self._weights.get(feature, self._unseen) for feature in features)
 
 
 class ContextPrior:

@@ -43,6 +43,8 @@ class Engine:
 
     def answer(self, rows: FloatArray, sessions: Sequence[Session]) -> list[Answer]:
         """Answers to unit vectors (N, D), each with its session's past."""
+        if not len(rows):
+            return []
         if self.uses_session:
             for session in sessions:
                 session.check(self.bank.dimension)
@@ -62,7 +64,10 @@ class Engine:
         known = [cache.get(key, row) for key, row in zip(keys, rows, strict=True)]
         self._monitor.time("cache", perf_counter() - started)
         missing = [number for number, answer in enumerate(known) if answer is None]
-        fresh = self._resolve(rows[missing], [sessions[number] for number in missing]) if missing else []
+        if len(missing) == len(known):
+            fresh = self._resolve(rows, sessions)
+        else:
+            fresh = self._resolve(rows[missing], [sessions[n] for n in missing]) if missing else []
         for number, answer in zip(missing, fresh, strict=True):
             if answer.source == "bank":
                 cache.put(keys[number], rows[number], answer)

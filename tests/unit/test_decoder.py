@@ -116,6 +116,7 @@ def test_no_rows_give_no_texts(topic_bank: PhraseBank) -> None:
     decoder = make(topic_bank)
     assert decoder.decode_batch(np.empty((0, 256), np.float32)) == []
     assert decoder.batch_decode_with_sessions(np.empty((0, 256), np.float32), [0]) == []
+    assert decoder.get_health_status()["last_error"] is None
 
 
 class TestFallbacks:
