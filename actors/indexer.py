@@ -5,10 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import cpu_count
+from threadpoolctl import threadpool_limits
 
 from cellular.bank.index import add_rows, read_index, train_index, write_index
 from cellular.bank.search import map_embeddings
 from cellular.files import atomic_path
+
+
+def every_core() -> threadpool_limits:
+    """Let FAISS use the whole machine: no other step of a build runs beside one that cannot be divided.
+
+    Ray would hold it to the CPUs that it reserves, one.
+    """
+    return threadpool_limits(cpu_count())
 
 
 def train(shards: Sequence[Path], rows: int, sample: int, factory: str, output: Path) -> None:
@@ -24,7 +34,8 @@ def train(shards: Sequence[Path], rows: int, sample: int, factory: str, output: 
         output: file of the trained index.
     """
     parts = [matrix[: -(-len(matrix) * sample // rows)] for matrix in map(map_embeddings, shards)]
-    index = train_index(factory, np.concatenate(parts).astype(np.float32))
+    with every_core():
+        index = train_index(factory, np.concatenate(parts).astype(np.float32))
     with atomic_path(output) as temporary:
         write_index(index, temporary)
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from actors.indexer import every_core
 from actors.segmenter import REJECT_SCHEMA
 from cellular.bank.calibration import calibrate
 from cellular.bank.index import build_index, merge_indexes, read_index
@@ -78,7 +79,8 @@ def _publish(target: Path, parts: Parts, manifest: Manifest, index: IndexConfig,
         write_embeddings(staged / EMBEDDINGS, shards, manifest.dimension, manifest.embedding_dtype)
         write_sources(staged / SOURCES, parts.sources)
         counts = {"phrases": rows, "occurrences": occurrences.total()}
-        entry = _index(staged, parts, index, factory)
+        with every_core():
+            entry = _index(staged, parts, index, factory)
         seal(staged, manifest.model_copy(update={**counts, "index": entry}))
         return publish(target, staged)
     finally:

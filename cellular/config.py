@@ -76,7 +76,9 @@ class IndexConfig(Settings):
 class ResourceConfig(Settings):
     """How much of the cluster a build may use. Changes speed, never the result."""
 
-    embedders: PositiveInt = Field(1, description="actors that hold a teacher")
+    embedders: PositiveInt | None = Field(
+        None, description="actors that hold a teacher; None: as many as the cluster has room for"
+    )
     embedder_cpus: float = Field(1.0, gt=0)
     embedder_gpus: float = Field(0.0, ge=0)
     task_cpus: float = Field(1.0, gt=0, description="CPUs of each reading, deduplicating or indexing task")

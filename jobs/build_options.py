@@ -27,8 +27,8 @@ TextRecords = Annotated[
 Teacher = Annotated[
     str | None, typer.Option(help="A name, a folder or a hub name. Default: all-MiniLM-L6-v2.")
 ]
-Precision = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or int8. Default: auto.")]
-Embedders = Annotated[int | None, typer.Option(help="Workers that hold the teacher. Default: 1.")]
+Precision = Annotated[str | None, typer.Option(help="auto, fp32 or bf16. Default: auto.")]
+Embedders = Annotated[int | None, typer.Option(help="Workers that hold the teacher. Default: as fit.")]
 EmbedderGpus = Annotated[float | None, typer.Option(help="GPUs of each of them. Default: 0.")]
 Tasks = Annotated[int | None, typer.Option(help="Other tasks at once. Default: as the CPUs allow.")]
 ShardRows = Annotated[int | None, typer.Option(help="Phrases a shard, the unit of resume. Default: by size.")]

@@ -21,7 +21,7 @@ from cellular.teachers import load_teacher
 from pipelines.workspace import Plan, read_plan
 
 FORMAT = 1  # of the files in a build's folder
-PIECE_BYTES = (4 << 20, 256 << 20)  # least and most; between them a corpus has about PIECES
+PIECE_BYTES = (1 << 20, 256 << 20)  # least and most; between them a corpus has about PIECES
 PIECES = 1_024
 
 

@@ -17,7 +17,7 @@ from actors.embedder import ShardEmbedder
 from actors.indexer import Indexer
 from actors.segmenter import BankSegmenter, Segmenter
 from cellular.bank.manifest import EMBEDDINGS, PHRASES, version_folder
-from cellular.config import BuildConfig
+from cellular.config import BuildConfig, ResourceConfig
 from pipelines.progress import Row, Track
 from pipelines.workspace import Plan, Workspace
 
@@ -117,7 +117,7 @@ class Build:
         }
         options = {
             "fn_constructor_kwargs": arguments,
-            "compute": ActorPoolStrategy(size=resources.embedders),
+            "compute": ActorPoolStrategy(size=min(resources.embedders or embedders(resources), len(shards))),
             "num_cpus": resources.embedder_cpus,
             "num_gpus": resources.embedder_gpus,
         }
@@ -139,6 +139,14 @@ class Build:
                 }
             )
         return Stage("index", Indexer(self.space.trained_index), items, self._tasks)
+
+
+def embedders(resources: ResourceConfig) -> int:
+    """How many embedders the cluster has room for as it is now."""
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    by_cpu = there.get("CPU", 0.0) / resources.embedder_cpus
+    by_gpu = there.get("GPU", 0.0) / resources.embedder_gpus if resources.embedder_gpus else by_cpu
+    return max(1, int(min(by_cpu, by_gpu)))
 
 
 def default_shard_rows(rows: int) -> int:
