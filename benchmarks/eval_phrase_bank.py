@@ -19,6 +19,7 @@ import faiss
 import numpy as np
 import pyarrow.parquet as pq
 import typer
+from threadpoolctl import threadpool_limits
 
 from cellular.bank import PhraseBank, create_bank, current_version
 from cellular.config import DecodingConfig
@@ -26,7 +27,7 @@ from cellular.decoders import ASSEMBLERS, PhraseBankDecoder, Session
 from cellular.decoders.assembly import Pool
 from cellular.decoders.context import EMPTY_SESSION, ContextPrior
 from cellular.embeddings import EmbeddingLoader
-from cellular.types import FloatArray
+from cellular.types import FloatArray, IntArray
 
 DATA = Path(os.environ.get("CELLULAR_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SETS = ("captions", "dialogue", "tatoeba", "open")
@@ -51,8 +52,7 @@ def usable(text: str) -> bool:
 
 def column(name: str, split: str, key: str = "text") -> list[str]:
     """A column of a data file."""
-    values: list[str] = pq.read_table(DATA / f"{name}_{split}.parquet", columns=[key])[key].to_pylist()
-    return values
+    return list(pq.read_table(DATA / f"{name}_{split}.parquet", columns=[key])[key].to_pylist())
 
 
 def training_sentences() -> Counter[str]:
@@ -223,8 +223,15 @@ def context_table(folder: Path, split: str, loader: EmbeddingLoader) -> None:
         ]
         outcomes = np.array([choices(bank, prior, spoken, *place) for place in places])
         sizes = np.array([len(group) for _, _, group in places])
-        shares = " | ".join(mean_and_error(hits, 3) for hits in outcomes.T)
+        owners = np.array([group[0] for _, _, group in places])
+        shares = " | ".join(clustered_mean(hits, owners) for hits in outcomes.T)
         print(f"| ≥ {similarity} | {len(sizes)} | {sizes.mean():.2f} | {(1 / sizes).mean():.3f} | {shares} |")
+
+
+def clustered_mean(hits: FloatArray, owners: IntArray) -> str:
+    """Mean ± standard error where the turns of one group of near-duplicates are not independent."""
+    excess = np.bincount(owners, weights=hits - hits.mean())
+    return f"{hits.mean():.3f} ± {np.sqrt(excess @ excess) / len(hits):.3f}"
 
 
 def choices(
@@ -247,8 +254,7 @@ def choices(
 
 def cache_table(bank: PhraseBank, split: str, loader: EmbeddingLoader) -> None:
     """Hit rates on turns as they were spoken, and on Zipf's law over them; half rounded to float16."""
-    spoken = dialogues(split, loader)
-    rng = np.random.default_rng(1)
+    spoken, rng = dialogues(split, loader), np.random.default_rng(1)
     ranks = rng.permutation(len(spoken.texts))
     streams = {"turns as spoken": np.array([row for turns in spoken.turns for row in turns])}
     for exponent in (0.6, 0.8, 1.0):
@@ -278,17 +284,16 @@ def main(
 ) -> None:
     """Print every table."""
     cache.mkdir(parents=True, exist_ok=True)
-    loader = EmbeddingLoader(cache_dir=cache / "embeddings")
-    bank = open_bank(cache, bank_rows, loader)
-    print(f"Bank: {len(bank)} phrases, {bank.manifest.index}")
-    for sentences in (2, 1):
-        print(f"\n## Inputs of {sentences} no-hit sentence(s), {split}\n")
-        assembly_table(bank, loader, inputs(split, sentences))
-    print(f"\n## Near-duplicates told apart, {split}\n")
-    context_table(cache, split, loader)
-    print(f"\n## Cache, {split}\n")
-    cache_table(bank, split, loader)
-    loader.close()
+    with EmbeddingLoader(cache_dir=cache / "embeddings") as loader, threadpool_limits(1):
+        bank = open_bank(cache, bank_rows, loader)
+        print(f"Bank: {len(bank)} phrases, {bank.manifest.index}")
+        for sentences in (2, 1):
+            print(f"\n## Inputs of {sentences} no-hit sentence(s), {split}\n")
+            assembly_table(bank, loader, inputs(split, sentences))
+        print(f"\n## Near-duplicates told apart, {split}\n")
+        context_table(cache, split, loader)
+        print(f"\n## Cache, {split}\n")
+        cache_table(bank, split, loader)
 
 
 if __name__ == "__main__":

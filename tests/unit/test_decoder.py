@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cellular.bank import PhraseBank, create_bank
-from cellular.config import DecodingConfig
+from cellular.config import DecodingConfig, IndexConfig
 from cellular.decoders import ASSEMBLERS, DECODERS, PhraseBankDecoder, Session, default_bank_path
 from cellular.errors import CellularError
 from cellular.teachers import HashTeacher
@@ -288,3 +288,14 @@ def test_optimising_reports_what_it_sets(topic_bank: PhraseBank, targets: FloatA
 def test_optimising_needs_a_bank() -> None:
     with pytest.raises(CellularError, match="load_phrase_bank"):
         make(None).optimize_for_production()
+
+
+def test_optimising_finds_the_least_effort_of_an_approximate_bank(
+    tmp_path: Path, topic_sentences: list[str]
+) -> None:
+    create_bank(tmp_path, topic_sentences, TEACHER, index=IndexConfig(factory="IVF16,SQ8", recall_target=1.0))
+    decoder = make(PhraseBank.open(tmp_path), recall_target=0.8)
+    report = decoder.optimize_for_production()
+    default = PhraseBank.open(tmp_path).manifest.index.effort
+    assert report.search_effort is not None and default is not None
+    assert report.search_effort <= default and 0.8 <= report.recall <= 1
