@@ -1,0 +1,74 @@
+"""Every command and program of the README, run as it stands."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cellular.bank import PhraseBank
+from pipelines.demo_corpus import gather
+from serve.app import running
+from serve.settings import ServeConfig
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BUILD, CURL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+(PROGRAM,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+pytestmark = [
+    pytest.mark.teacher,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray's own
+]
+
+
+def run(command: list[str], folder: Path) -> str:
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_ADDRESS": "",
+    }
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory in which the README's first commands were run."""
+    folder = tmp_path_factory.mktemp("readme")
+    paragraphs, _ = gather(400, 0)
+    texts = [" ".join(paragraph.sentences) for paragraph in paragraphs]
+    (folder / "corpus").mkdir()
+    (folder / "corpus" / "some.txt").write_text("\n".join(texts[1:]), encoding="utf-8")
+    (folder / "more.jsonl").write_text(json.dumps({"text": texts[0]}), encoding="utf-8")
+    run(["gzip", "more.jsonl"], folder)
+    run(["bash", "-euo", "pipefail", "-c", BUILD], folder)
+    return folder
+
+
+def test_the_build_commands_leave_a_bank_of_two_versions(folder: Path) -> None:
+    bank = PhraseBank.open(folder / "banks" / "mine")
+    assert bank.version == "v000002"
+    assert len(bank) >= 400
+
+
+def test_the_program_prints_a_text_for_each_embedding_and_the_statistics(folder: Path) -> None:
+    one, both, statistics = run([sys.executable, "-c", PROGRAM], folder).splitlines()
+    assert one
+    assert len(ast.literal_eval(both)) == 2
+    assert "'cache'" in statistics
+
+
+def test_the_requests_are_answered_by_the_application(folder: Path, cluster: str) -> None:
+    with running(ServeConfig(bank=folder / "banks" / "mine"), port=0) as url:
+        commands = CURL.replace("http://127.0.0.1:8000", url).replace("curl -s", "curl -sf -w '\\n'")
+        output = run(["bash", "-euo", "pipefail", "-c", commands], folder)
+    decoded, embedded, health = map(json.loads, output.splitlines())
+    assert decoded["results"][0]["source"] == "bank"
+    assert len(embedded["data"][0]["embedding"]) == 384
+    assert health["status"] == "ready"
