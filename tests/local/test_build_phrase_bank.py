@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cellular.bank import PhraseBank, current_version
-from cellular.config import BuildConfig, CorpusConfig, IndexConfig, PhraseRules, TeacherConfig
+from cellular.config import BuildConfig, CorpusConfig, IndexConfig, PhraseRules, ResourceConfig, TeacherConfig
 from cellular.errors import CellularError
 from cellular.teachers import HashTeacher
 from pipelines import stages
@@ -39,7 +39,8 @@ def document(number: int) -> list[str]:
 
 def configure(target: Path, *inputs: Path, **settings: object) -> BuildConfig:
     corpus = CorpusConfig(inputs=tuple(str(path) for path in inputs))
-    return BuildConfig.model_validate({"corpus": corpus, "target": target, "teacher": HASH, **settings})
+    common = {"corpus": corpus, "target": target, "teacher": HASH, "resources": ResourceConfig(embedders=1)}
+    return BuildConfig.model_validate(common | settings)
 
 
 def build(target: Path, *inputs: Path, **settings: object) -> BuildReport:
@@ -167,7 +168,7 @@ def test_an_index_of_parts_finds_what_exact_search_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stages, "PART_ROWS", 300)
-    corpus = write_lines(tmp_path / "corpus.txt", range(1_500))
+    corpus = write_lines(tmp_path / "corpus.txt", range(700))
     report = build(
         tmp_path / "bank", corpus, shard_rows=200, index=IndexConfig(factory="IVF16,Flat", recall_target=0.99)
     )
