@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from cellular.errors import CellularError
     from cellular.teachers import Teacher, load_teacher
 
+__version__ = "0.1.0"
+
 __all__ = [
     "BuildConfig",
     "CellularError",

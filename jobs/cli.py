@@ -1,10 +1,10 @@
 """The command line `cellular`: one command a job file. Their heavy imports wait until a command runs."""
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from cellular import __version__
 from jobs import (
     append_phrase_bank,
     bank_info,
@@ -37,7 +37,7 @@ app.command("doctor")(doctor.main)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"cellular {version('cellular')}")
+        typer.echo(f"cellular {__version__}")
         raise typer.Exit
 
 

@@ -7,13 +7,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import Any, Protocol
 
 import numpy as np
 import orjson
 from fastapi import FastAPI, Response
 
+from cellular import __version__
 from cellular.checks import check_embeddings
 from cellular.decoders import DecodeResult
 from cellular.errors import CellularError
@@ -205,7 +205,7 @@ def http_app(gateway: Gateway) -> FastAPI:
 
     No /docs page: FastAPI's loads its scripts from another host. /openapi.json has the same.
     """
-    app = FastAPI(title="cellular", version=version("cellular"), docs_url=None, redoc_url=None)
+    app = FastAPI(title="cellular", version=__version__, docs_url=None, redoc_url=None)
     app.add_middleware(BodyLimit, max_bytes=gateway.limits.max_body_bytes)
     add_problem_handlers(app)
     refusals: dict[int | str, dict[str, Any]] = {

@@ -9,12 +9,12 @@ import json
 import os
 import re
 from datetime import UTC, datetime
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
 
+from cellular import __version__
 from cellular.config import PhraseRules, Settings
 from cellular.errors import CellularError
 
@@ -65,7 +65,7 @@ class Manifest(Settings):
     rules: PhraseRules | None = Field(None, description="None: the phrases were given as they are")
     build: str = Field("", description="fingerprint of the settings and the corpus that made the bank")
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
-    cellular: str = Field(default_factory=lambda: installed_version("cellular"))
+    cellular: str = Field(__version__, description="release that made the bank")
     files: dict[str, FileEntry] = Field(default_factory=dict)
 
 

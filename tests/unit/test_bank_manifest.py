@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -109,3 +111,15 @@ def test_a_broken_current_file_is_an_error_not_a_path(tmp_path, content):
     (tmp_path / "CURRENT").write_bytes(content)
     with pytest.raises(CellularError, match="does not name a version"):
         current_version(tmp_path)
+
+
+def test_a_manifest_names_its_release_where_the_package_is_not_installed() -> None:
+    """`ray job submit --working-dir .` brings the code along without its metadata."""
+    code = (
+        "import importlib.metadata as metadata\n"
+        "def missing(name): raise metadata.PackageNotFoundError(name)\n"
+        "metadata.version = metadata.distribution = missing\n"
+        "from cellular.bank.manifest import Manifest\n"
+        "assert Manifest.model_fields['cellular'].default\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
