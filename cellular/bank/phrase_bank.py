@@ -139,19 +139,24 @@ class PhraseBank:
         Raises:
             ValueError: wrong shape or dtype, NaN, infinity or a zero vector, k or effort below 1.
         """
-        if self._searcher is None:
-            return self.exact_search(embeddings, k)
-        queries = check_embeddings(embeddings, self.dimension)
-        effort = self.manifest.index.effort if effort is None else effort
-        if k < 1 or effort is None or effort < 1:
+        if k < 1 or (effort is not None and effort < 1):
             raise ValueError(f"k and effort must be at least 1, not {k} and {effort}")
-        return _result(*self._searcher.search(queries, k, effort, self._candidates(k)))
+        return self.nearest(check_embeddings(embeddings, self.dimension), k, effort)
+
+    def nearest(self, queries: FloatArray, k: int, effort: int | None = None) -> SearchResult:
+        """As `search`, for queries that are known to be (N, D) float32 of unit length: nothing is checked."""
+        calibrated = self.manifest.index.effort
+        if self._searcher is None or calibrated is None:
+            return self._compare_all(queries, k)
+        return _result(*self._searcher.search(queries, k, effort or calibrated, self._candidates(k)))
 
     def exact_search(self, embeddings: ArrayLike, k: int = 10) -> SearchResult:
         """As `search`, by comparing with every phrase."""
-        queries = check_embeddings(embeddings, self.dimension)
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
+        return self._compare_all(check_embeddings(embeddings, self.dimension), k)
+
+    def _compare_all(self, queries: FloatArray, k: int) -> SearchResult:
         if len(queries) < BATCH:
             return _result(*self._view.search(queries, k))
         return _result(*exact_search(self.matrix, queries, k))
@@ -221,8 +226,10 @@ class PhraseBank:
 
 
 def _result(scores: FloatArray, ids: IntArray) -> SearchResult:
-    np.minimum(scores, 1, out=scores)  # rounding to float16 lengthens some vectors by parts in ten thousand
-    if ids[:, -1:].min(initial=0) < 0:
+    if len(ids) != 1 or scores[0, 0] > 1 or ids[0, -1] < 0:  # one query pays for no array arithmetic
+        np.minimum(
+            scores, 1, out=scores
+        )  # rounding to float16 lengthens some vectors by parts in ten thousand
         scores[ids < 0] = -np.inf
     return SearchResult(scores, ids)
 

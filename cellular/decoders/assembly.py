@@ -81,7 +81,7 @@ def gather(
     bank: PhraseBank, targets: FloatArray, assembler: Assembler, config: DecodingConfig
 ) -> list[Pool | None]:
     """Search for each target (N, D) the phrases that an assembler needs; None where nothing was found."""
-    first = bank.search(targets, config.top_k, effort=config.search_effort)
+    first = bank.nearest(targets, config.top_k, config.search_effort)
     rounds = [first.ids]
     if assembler.pursues and config.max_phrases > 1 and first.scores[:, 0].min() < 1 - config.min_gain:
         rounds += pursue(bank, targets, first.ids[:, 0], config)

@@ -28,7 +28,6 @@ from cellular.types import FloatArray
 log = logging.getLogger(__name__)
 
 NO_BANK = "no phrase bank is loaded"
-UNIT_TOLERANCE = 1e-6
 
 
 def default_bank_path() -> Path:
@@ -227,12 +226,8 @@ class PhraseBankDecoder:
 
 
 def _unit_rows(embeddings: ArrayLike, engine: Engine | None) -> FloatArray:
-    """(N, D) float32 of unit length; the input itself where it is one such row, the usual case."""
+    """(N, D) float32 of unit length."""
     dimension = engine.bank.dimension if engine else (np.shape(embeddings) or (0,))[-1]
-    if isinstance(embeddings, np.ndarray) and embeddings.dtype == np.float32 and embeddings.ndim == 1:
-        row: FloatArray = embeddings
-        if len(row) == dimension and abs(row @ row - 1) < UNIT_TOLERANCE:
-            return row[np.newaxis]
     return check_embeddings(embeddings, dimension)
 
 
