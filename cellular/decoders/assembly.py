@@ -82,12 +82,14 @@ def gather(
 ) -> list[Pool | None]:
     """Search for each target (N, D) the phrases that an assembler needs; None where nothing was found."""
     first = bank.nearest(targets, config.top_k, config.search_effort)
-    rounds = [first.ids]
-    if assembler.pursues and config.max_phrases > 1 and first.scores[:, 0].min() < 1 - config.min_gain:
-        rounds += pursue(bank, targets, first.ids[:, 0], config)
+    further: dict[int, list[IntArray]] = {}
+    if assembler.pursues and config.max_phrases > 1:
+        rows = np.flatnonzero(first.scores[:, 0] < 1 - config.min_gain)  # the others cannot gain so much
+        rounds = pursue(bank, targets[rows], first.ids[rows, 0], config) if len(rows) else []
+        further = {row: [ids[at] for ids in rounds] for at, row in enumerate(rows.tolist())}
     return [
-        make_pool(bank, target, scores, [ids[row] for ids in rounds])
-        for row, (target, scores) in enumerate(zip(targets, first.scores, strict=True))
+        make_pool(bank, target, scores, [ids, *further.get(row, ())])
+        for row, (target, scores, ids) in enumerate(zip(targets, first.scores, first.ids, strict=True))
     ]
 
 
@@ -147,7 +149,8 @@ def beam_search(pool: Pool, config: DecodingConfig, prior: FloatArray | None) ->
         if longer.value < best.value + config.min_gain:
             break
         best = longer
-    return Assembly(tuple(pool.ids[list(best.members)].tolist()), best.cosine)
+    members = [best.members[0], *sorted(best.members[1:])]  # whose order the vectors leave open: by nearness
+    return Assembly(tuple(pool.ids[members].tolist()), best.cosine)
 
 
 @dataclass(frozen=True, slots=True)

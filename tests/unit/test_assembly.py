@@ -7,6 +7,7 @@ import pytest
 
 from cellular.bank import PhraseBank
 from cellular.config import DecodingConfig
+from cellular.decoders import PhraseBankDecoder
 from cellular.decoders.assembly import ASSEMBLERS, FIRST_WEIGHT, Assembly, Pool, gather
 from cellular.teachers import HashTeacher
 from cellular.types import FloatArray
@@ -104,3 +105,13 @@ def test_small_banks_and_large_k(topic_bank: PhraseBank) -> None:
     pool = pool_for(topic_bank, TEACHER.encode(["the value of an object"])[0], "beam_search", config)
     assert sorted(pool.ids.tolist()) == list(range(len(topic_bank)))
     assert pool.found == len(topic_bank)
+
+
+def test_a_text_does_not_depend_on_what_is_decoded_with_it(
+    topic_bank: PhraseBank, topic_sentences: list[str]
+) -> None:
+    pairs = [f"{one} {two}" for one, two in zip(topic_sentences[:90], topic_sentences[90:180], strict=True)]
+    mixed = TEACHER.encode([*pairs, *topic_sentences[:10]])  # the last ten need no second phrase
+    decoder = PhraseBankDecoder(DecodingConfig(assembly_method="beam_search", enable_caching=False))
+    decoder.load_phrase_bank(topic_bank)
+    assert [decoder.decode(row) for row in mixed] == [result.text for result in decoder.decode_batch(mixed)]
