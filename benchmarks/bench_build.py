@@ -1,9 +1,7 @@
 """How long a build takes, and what its driver needs: its peak memory must not grow with the corpus.
 
-    python -m benchmarks.bench_build [PHRASES ...]
-
 Each size is built in a process of its own, on a local Ray, with the HashTeacher: the pipeline is measured,
-not a model. Writes benchmarks/results/build.md.
+not a model.
 """
 
 import json
@@ -17,6 +15,9 @@ import tempfile
 import time
 from datetime import date
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 SIZES = (10_000, 100_000, 1_000_000)
 RESULTS = Path(__file__).parent / "results" / "build.md"
@@ -34,8 +35,12 @@ def write_corpus(path: Path, phrases: int) -> None:
             file.write(f"{text}." + ("\n" if number % 8 == 7 else " "))
 
 
+app = typer.Typer(pretty_exceptions_enable=False)
+
+
+@app.command()
 def measure(corpus: str, target: str) -> None:
-    """Build in this process; print the report and the peak memory as JSON."""
+    """Build in this process and print what it took as JSON; `table` runs this for each size."""
     from cellular.config import BuildConfig, CorpusConfig, TeacherConfig
     from pipelines.build_phrase_bank import run
 
@@ -54,7 +59,7 @@ def build(phrases: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus.txt"
         write_corpus(corpus, phrases)
-        command = [sys.executable, "-m", "benchmarks.bench_build", "--measure", str(corpus), f"{folder}/bank"]
+        command = [sys.executable, "-m", "benchmarks.bench_build", "measure", str(corpus), f"{folder}/bank"]
         environment = {"RAY_AUTH_MODE": "disabled", **os.environ}
         output = subprocess.run(
             command, check=True, stdout=subprocess.PIPE, env=environment, text=True
@@ -66,8 +71,9 @@ def build(phrases: int) -> str:
     return f"| {cells} | {stages} |"
 
 
-def main(sizes: list[int]) -> None:
-    """Measure every size and write the table."""
+@app.command()
+def table(sizes: Annotated[list[int] | None, typer.Argument(help="numbers of phrases")] = None) -> None:
+    """Measure every size and write benchmarks/results/build.md."""
     header = ["phrases", "corpus MB", "driver's peak MB", "total s", *STAGES]
     lines = [
         "# Building a phrase bank",
@@ -78,7 +84,7 @@ def main(sizes: list[int]) -> None:
         f"| {' | '.join(header)} |",
         "|" + "---|" * len(header),
     ]
-    for size in sizes:
+    for size in sizes or SIZES:
         lines.append(build(size))
         print(lines[-1], flush=True)
     RESULTS.parent.mkdir(exist_ok=True)
@@ -86,7 +92,4 @@ def main(sizes: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--measure"]:
-        measure(*sys.argv[2:])
-    else:
-        main([int(size) for size in sys.argv[1:]] or list(SIZES))
+    app()
