@@ -1,7 +1,7 @@
 """A build whose corpus lies on an S3-compatible store: the real command against a real server on loopback."""
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,8 @@ LINES = [f"Boat number {number} sails at noon." for number in range(200)]
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> str:
-    """URI of an empty bucket."""
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URI of an empty bucket, which no other test uses: the server keeps its state in this process."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
@@ -27,9 +27,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> str:
         "AWS_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
-    system, path = FileSystem.from_uri("s3://corpus?allow_bucket_creation=true")
+    system, path = FileSystem.from_uri("s3://boats?allow_bucket_creation=true")
     system.create_dir(path)
-    yield "s3://corpus"
+    yield "s3://boats"
     server.stop()
 
 
