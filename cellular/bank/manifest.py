@@ -4,9 +4,7 @@ TARGET/CURRENT                  names the current version; replaced in one step
 TARGET/versions/v000001/        manifest.json and the files that it lists; never changed once published
 """
 
-import hashlib
 import json
-import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +15,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 from cellular import __version__
 from cellular.config import PhraseRules, Settings
 from cellular.errors import CellularError
+from cellular.files import sha256_file, sync, write_atomically
 
 FORMAT: Final = 1
 MANIFEST = "manifest.json"
@@ -71,15 +70,14 @@ class Manifest(Settings):
 
 def describe_file(path: Path) -> FileEntry:
     """Size and SHA-256 of a file."""
-    with path.open("rb") as file:
-        return FileEntry(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+    return FileEntry(bytes=path.stat().st_size, sha256=sha256_file(path))
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:
     """Describe every file of a finished version and write its manifest, the last file to appear."""
     files = {path.name: describe_file(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
     sealed = manifest.model_copy(update={"files": files})
-    _write(folder / MANIFEST, sealed.model_dump_json(indent=2) + "\n")
+    write_atomically(folder / MANIFEST, f"{sealed.model_dump_json(indent=2)}\n".encode())
     return sealed
 
 
@@ -165,13 +163,13 @@ def publish(target: Path, staged: Path) -> str:
     """
     check_sizes(staged, read_manifest(staged))
     for path in staged.iterdir():
-        _sync(path)
-    _sync(staged)
+        sync(path)
+    sync(staged)
     (target / "versions").mkdir(parents=True, exist_ok=True)
     last = max((int(name[1:]) for name in versions(target)), default=0)
     version = f"v{last + 1:06d}"
     staged.rename(version_folder(target, version))
-    _sync(target / "versions")
+    sync(target / "versions")
     set_current(target, version)
     return version
 
@@ -179,20 +177,4 @@ def publish(target: Path, staged: Path) -> str:
 def set_current(target: Path, version: str) -> None:
     """Make a published version the one that the next open finds."""
     read_manifest(version_folder(target, version))
-    _write(target / "CURRENT", version + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, "utf-8")
-    _sync(temporary)
-    temporary.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_atomically(target / "CURRENT", f"{version}\n".encode())
