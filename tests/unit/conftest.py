@@ -1,7 +1,9 @@
-"""A small real bank that the decoders' tests share."""
+"""What several unit test files share."""
 
+from collections.abc import Iterator
 from pydoc_data.topics import topics
 
+import faiss
 import pytest
 
 from cellular.bank import PhraseBank, create_bank
@@ -20,3 +22,12 @@ def topic_bank(tmp_path_factory: pytest.TempPathFactory, topic_sentences: list[s
     counts = [1 + number % 7 for number in range(len(topic_sentences))]
     create_bank(path, topic_sentences, HashTeacher(), counts=counts)
     return PhraseBank.open(path)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small trainings lose more to waiting for threads than they gain."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    yield
+    faiss.omp_set_num_threads(before)

@@ -34,13 +34,7 @@ def unit_vectors(rows, dimension, seed=0, clusters=50):
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small trainings lose more to waiting for threads than they gain."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 from pydoc_data.topics import topics
 
-import faiss
 import numpy as np
 import pytest
 
@@ -13,13 +12,7 @@ from cellular.teachers import HashTeacher
 TEACHER = HashTeacher(128)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small trainings lose more to waiting for threads than they gain."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
