@@ -128,7 +128,7 @@ class RET(nn.Module):
     def logits(self, x_BTD: Tensor) -> Tensor:
         """(B, T, V) float32 scores of the next piece."""
         scores: Tensor = F.linear(normalise(x_BTD, self.output_norm), self.pieces).float()
-        return scores * (4 * HIDDEN**-0.5) + self.output_bias
+        return scores * (4 / math.sqrt(HIDDEN)) + self.output_bias
 
 
 def normalise(x: Tensor, gain: Tensor | None = None) -> Tensor:
