@@ -1,12 +1,12 @@
 """Matrices of 4 and 8 bits: weights of a row share a scale by groups along the input axis.
 
-A weight is `code * scale`. Codes are integers, -8..7 in 4 bits and -127..127 in 8. Scales are float16, of either
-sign, so that the largest weight of a group can take the code -8, which has no positive twin. Groups are 32
-weights in 4 bits and the whole row in 8. There is no zero point: a weight of zero stays zero.
+A weight is `code * scale`. Codes are integers, -8..7 in 4 bits and -127..127 in 8. Scales are float16, of
+either sign, so that the largest weight of a group can take the code -8, which has no positive twin. Groups are
+32 weights in 4 bits and the whole row in 8. There is no zero point: a weight of zero stays zero.
 
-`quantise` is a fixed point: weights that lie on such a grid already, because they were read from codes or rounded
-with calibration, keep their values bit for bit. A model in memory therefore is plain float32 matrices whatever it
-was read from, and its codes can be had again from them at any time.
+`quantise` is a fixed point: weights that lie on such a grid already, because they were read from codes or
+rounded with calibration, keep their values bit for bit. A model in memory therefore is plain float32 matrices
+whatever it was read from, and its codes can be had again from them at any time.
 
 Tensors in a file (`weights.py` reads and writes them), for a matrix NAME of R rows and C columns:
 
@@ -29,28 +29,8 @@ GROUP: dict[Bits, int | None] = {4: 32, 8: None}  # None: the whole row
 _RANGE: dict[Bits, tuple[int, int]] = {4: (-8, 7), 8: (-127, 127)}
 # The peak of a group divided by these gives the scales tried: the integers keep what lies on a grid already,
 # those above 8 clip the peak to serve the others better. In 8 bits clipping never pays.
-_SIZES = [
-    8.0,
-    7.0,
-    7.25,
-    7.5,
-    7.75,
-    8.25,
-    8.5,
-    8.75,
-    9.0,
-    9.5,
-    10.0,
-    10.5,
-    11.0,
-    6.0,
-    5.0,
-    4.0,
-    3.0,
-    2.0,
-    1.0,
-]
-_DIVISORS: dict[Bits, list[float]] = {4: [sign * size for size in _SIZES for sign in (-1, 1)], 8: [127.0]}
+_SIZES = [8, 7, 7.25, 7.5, 7.75, 8.25, 8.5, 8.75, 9, 9.5, 10, 10.5, 11, 6, 5, 4, 3, 2, 1]
+_DIVISORS: dict[Bits, list[float]] = {4: [sign * size for size in _SIZES for sign in (-1, 1)], 8: [127]}
 
 
 @dataclass(frozen=True, eq=False)
