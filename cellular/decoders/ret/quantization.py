@@ -1,8 +1,8 @@
 """Matrices of 4 and 8 bits: weights of a row share a scale by groups along the input axis.
 
 A weight is `code * scale`. Codes are integers, -8..7 in 4 bits and -127..127 in 8. Scales are float16, of
-either sign, so that the largest weight of a group can take the code -8, which has no positive twin. Groups are
-32 weights in 4 bits and the whole row in 8. There is no zero point: a weight of zero stays zero.
+either sign: the largest weight of a group can so take the code -8, which has no positive twin. Groups are 32
+weights in 4 bits and the whole row in 8. There is no zero point: a weight of zero stays zero.
 
 `quantise` is a fixed point: weights that lie on such a grid already, because they were read from codes or
 rounded with calibration, keep their values bit for bit. A model in memory therefore is plain float32 matrices
