@@ -46,7 +46,9 @@ class PhraseRules(Settings):
     """How a document becomes phrases, and which phrases are kept. No rule depends on a language's words."""
 
     language: str = Field("en", description="ISO 639 code that picks the sentence boundary rules")
-    units: tuple[Literal["sentence", "clause", "ngram"], ...] = Field(("sentence",), min_length=1)
+    units: tuple[Literal["record", "sentence", "clause", "ngram"], ...] = Field(
+        ("sentence",), min_length=1, description="record: the whole document, and nothing else"
+    )
     ngram_words: tuple[PositiveInt, PositiveInt] = Field((3, 6), description="shortest and longest n-gram")
     min_characters: PositiveInt = 3
     max_characters: PositiveInt = 300
@@ -58,6 +60,8 @@ class PhraseRules(Settings):
     def _ranges(self) -> "PhraseRules":
         if self.min_characters > self.max_characters:
             raise ValueError("min_characters exceeds max_characters")
+        if "record" in self.units and len(self.units) > 1:
+            raise ValueError("units: record stands alone")
         if self.ngram_words[0] > self.ngram_words[1]:
             raise ValueError("ngram_words must be (shortest, longest)")
         return self

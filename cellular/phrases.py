@@ -52,6 +52,9 @@ def segment(text: str, rules: PhraseRules) -> Iterator[str]:
 
     A stretch of a sentence that several units propose, such as its only clause, is one phrase.
     """
+    if rules.units == ("record",):
+        yield from filter(None, [normalise(text)])
+        return
     sentences = (phrase for piece in _sentences(text, rules.language) if (phrase := normalise(piece)))
     if rules.units == ("sentence",):
         yield from sentences

@@ -226,7 +226,7 @@ class PhraseBank:
 
 
 def _result(scores: FloatArray, ids: IntArray) -> SearchResult:
-    if len(ids) != 1 or scores[0, 0] > 1 or ids[0, -1] < 0:  # one query pays for no array arithmetic
+    if len(ids) != 1 or scores.item(0) > 1 or ids.item(-1) < 0:  # one query pays for no array arithmetic
         np.minimum(
             scores, 1, out=scores
         )  # rounding to float16 lengthens some vectors by parts in ten thousand

@@ -70,11 +70,13 @@ class Assembler:
         choose: from a pool and a prior (P,) to an assembly.
         pursues: the pool holds what searches of the residuals found, too.
         uses_session: the prior comes from the session; otherwise it is zero.
+        takes_first: `choose` is sure to take the search's first hit, so that no pool has to be made.
     """
 
     choose: Callable[[Pool, DecodingConfig, FloatArray | None], Assembly]
     pursues: bool = False
     uses_session: bool = False
+    takes_first: bool = False
 
 
 def gather(
@@ -226,7 +228,7 @@ class Beams:
 
 
 ASSEMBLERS: dict[str, Assembler] = {
-    "greedy": Assembler(greedy),
+    "greedy": Assembler(greedy, takes_first=True),
     "weighted": Assembler(weighted),
     "beam_search": Assembler(beam_search, pursues=True),
     "context_aware": Assembler(beam_search, pursues=True, uses_session=True),

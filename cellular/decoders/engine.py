@@ -10,7 +10,7 @@ from cellular.config import DecodingConfig
 from cellular.decoders.assembly import ASSEMBLERS, Assembly, Pool, gather
 from cellular.decoders.context import ContextPrior, Session
 from cellular.decoders.monitoring import Monitor
-from cellular.decoders.pattern_cache import PatternCache
+from cellular.decoders.pattern_cache import PatternCache, PatternKey
 from cellular.decoders.postprocess import join_phrases
 from cellular.decoders.results import Answer, Candidate, DecodeResult
 from cellular.errors import CellularError
@@ -59,37 +59,67 @@ class Engine:
         self, cache: PatternCache[Answer], rows: FloatArray, sessions: Sequence[Session]
     ) -> list[Answer]:
         started = perf_counter()
-        pasts = [session.digest if self.uses_session else b"" for session in sessions]
-        keys = [cache.key(row, self._setup, past) for row, past in zip(rows, pasts, strict=True)]
-        known = [cache.get(key, row) for key, row in zip(keys, rows, strict=True)]
+        keys: list[PatternKey] = []
+        answers: dict[int, Answer] = {}
+        for number, (row, session) in enumerate(zip(rows, sessions, strict=True)):
+            keys.append(cache.key(row, self._setup, session.digest if self.uses_session else b""))
+            if known := cache.get(keys[number], row):
+                answers[number] = known._replace(source="cache")
         self._monitor.time("cache", perf_counter() - started)
-        missing = [number for number, answer in enumerate(known) if answer is None]
-        if len(missing) == len(known):
-            fresh = self._resolve(rows, sessions)
-        else:
-            fresh = self._resolve(rows[missing], [sessions[n] for n in missing]) if missing else []
-        for number, answer in zip(missing, fresh, strict=True):
+        missing = [number for number in range(len(rows)) if number not in answers]
+        if answers and missing:
+            rows, sessions = rows[missing], [sessions[number] for number in missing]
+        for at, answer in enumerate(self._resolve(rows, sessions) if missing else ()):
+            answers[missing[at]] = answer
             if answer.source == "bank":
-                cache.put(keys[number], rows[number], answer)
-        rest = iter(fresh)
-        return [next(rest) if answer is None else answer._replace(source="cache") for answer in known]
+                cache.put(keys[missing[at]], rows[at], answer)
+        return [answers[number] for number in range(len(keys))]
 
     def _resolve(self, rows: FloatArray, sessions: Sequence[Session]) -> list[Answer]:
-        started = perf_counter()
         try:
-            pools = gather(self.bank, rows, self._assembler, self._config)
-            gathered = perf_counter()
-            chosen = [self._assemble(*pair) for pair in zip(pools, sessions, strict=True)]
-            assembled = perf_counter()
-            answers = [self._finish(*pair) for pair in zip(pools, chosen, strict=True)]
+            if self._assembler.takes_first:
+                answers = self._take_first(rows)
+            else:
+                answers = self._assemble_all(rows, sessions)
         except Exception as error:  # whatever fails, a valid embedding has a defined answer
             log.exception("decoding failed")
             self._monitor.note_error(f"{type(error).__name__}: {error}", len(rows))
             return [fallback(self._config, f"decoding failed: {error}")] * len(rows)
+        return [answer or fallback(self._config, BELOW_THRESHOLD) for answer in answers]
+
+    def _take_first(self, rows: FloatArray) -> list[Answer | None]:
+        """The nearest phrases: plain numbers from the search on, since arrays would cost as much again."""
+        started = perf_counter()
+        found = self.bank.nearest(rows, self._config.top_k, self._config.search_effort)
+        searched = perf_counter()
+        answers = [
+            self._finish((ids[0],), scores[0], ids, scores)
+            if ids[0] >= 0 and scores[0] >= self._config.min_score
+            else None
+            for ids, scores in zip(found.ids.tolist(), found.scores.tolist(), strict=True)
+        ]
+        self._monitor.time("search", searched - started)
+        self._monitor.time("postprocess", perf_counter() - searched)
+        return answers
+
+    def _assemble_all(self, rows: FloatArray, sessions: Sequence[Session]) -> list[Answer | None]:
+        started = perf_counter()
+        pools = gather(self.bank, rows, self._assembler, self._config)
+        gathered = perf_counter()
+        chosen = [self._assemble(*pair) for pair in zip(pools, sessions, strict=True)]
+        assembled = perf_counter()
+        answers = [
+            self._finish(
+                assembly.phrases, assembly.score, pool.ids[: pool.found].tolist(), pool.scores.tolist()
+            )
+            if pool and assembly
+            else None
+            for pool, assembly in zip(pools, chosen, strict=True)
+        ]
         self._monitor.time("search", gathered - started)
         self._monitor.time("assemble", assembled - gathered)
         self._monitor.time("postprocess", perf_counter() - assembled)
-        return [answer or fallback(self._config, BELOW_THRESHOLD) for answer in answers]
+        return answers
 
     def _assemble(self, pool: Pool | None, session: Session) -> Assembly | None:
         if pool is None:
@@ -100,14 +130,13 @@ class Engine:
         assembly = self._assembler.choose(pool, self._config, prior)
         return assembly if assembly.score >= self._config.min_score else None
 
-    def _finish(self, pool: Pool | None, assembly: Assembly | None) -> Answer | None:
-        if pool is None or assembly is None:
-            return None
-        phrases = self.bank.phrases(assembly.phrases)
+    def _finish(self, chosen: tuple[int, ...], score: float, ids: list[int], scores: list[float]) -> Answer:
+        phrases = self.bank.phrases(chosen)
         text = join_phrases(phrases) if self._config.enable_postprocessing else " ".join(phrases)
-        listed = min(self._config.listed_candidates, pool.found)
-        ids, scores = pool.ids[:listed].tolist(), pool.scores[:listed].tolist()
-        return Answer(text, assembly.score, "bank", None, assembly.phrases, ids, scores)
+        listed = self._config.listed_candidates
+        if ids[-1] < 0:  # the search found fewer than were asked for
+            listed = min(listed, ids.index(-1))
+        return Answer(text, score, "bank", None, chosen, ids[:listed], scores[:listed])
 
 
 def describe(answer: Answer, bank: PhraseBank | None) -> DecodeResult:

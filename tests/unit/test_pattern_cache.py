@@ -52,9 +52,9 @@ def test_rounded_embeddings_hit(vector: FloatArray) -> None:
 
 def test_neighbours_in_one_cell_do_not_share_an_answer(vector: FloatArray) -> None:
     cache = PatternCache[str](10)
-    inside = np.full(384, 1 / np.sqrt(384), np.float32)  # .051, far from where the cell ends
+    inside = np.full(384, 1 / np.sqrt(384), np.float32)  # .051, in the middle of a cell
     other = inside.copy()
-    other[0] += 0.01
+    other[0] += 0.005
     assert cache.key(inside, b"", b"") == cache.key(other, b"", b"")
     cache.put(cache.key(inside, b"", b""), inside, "answer")
     assert cache.get(cache.key(other, b"", b""), other) is None
