@@ -72,12 +72,16 @@ class RET(nn.Module):
         Returns:
             (B, L + 1, V) float32: row 0 is for the first piece.
         """
+        return self.logits(self.states(embeddings_BE, pieces_BL))
+
+    def states(self, embeddings_BE: Tensor, pieces_BL: Tensor) -> Tensor:
+        """(B, L + 1, D) states after the last application, from the last prefix state on."""
         prefix_BPD = self.prefix(embeddings_BE)
         x_BTD = self.inputs(prefix_BPD, pieces_BL)
         rotary = rotary_table(x_BTD.shape[1], x_BTD.device, x_BTD.dtype)
         for step_D in self.steps().to(x_BTD.dtype):
             x_BTD = self.layer(x_BTD, step_D, rotary)
-        return self.logits(x_BTD[:, prefix_BPD.shape[1] - 1 :])
+        return x_BTD[:, prefix_BPD.shape[1] - 1 :]
 
     def prefix(self, embeddings_BE: Tensor) -> Tensor:
         """(B, E) embeddings as (B, P, D) states, before their norm."""

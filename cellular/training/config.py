@@ -1,0 +1,111 @@
+"""Validated settings of training. Importing them needs no torch, so that `--help` stays instant."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from cellular.config import CorpusConfig, Fraction, ResourceConfig, Settings, TeacherConfig
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class TrainingDataConfig(Settings):
+    """Which texts are learned, and the teacher whose embeddings go with them."""
+
+    corpus: CorpusConfig
+    teacher: TeacherConfig = TeacherConfig()
+    vocabulary: Path | None = Field(None, description="vocabulary.json; None: the packaged one")
+    min_characters: PositiveInt = 3
+    max_characters: PositiveInt = 160
+    held_out: Share = Field(0.01, description="share of the texts kept for the held-out loss")
+    shard_rows: PositiveInt | None = Field(None, description="texts a shard, the unit of resume")
+
+
+class OptimizerConfig(Settings):
+    """Muon for the matrices, AdamW for everything else."""
+
+    matrix_rate: PositiveFloat = Field(0.02, description="learning rate of Muon")
+    matrix_decay: float = Field(0.01, ge=0, description="weight decay of Muon")
+    rate: PositiveFloat = Field(3e-3, description="learning rate of AdamW")
+    decay: float = Field(0.0, ge=0, description="weight decay of AdamW")
+    average_steps: NonNegativeInt = Field(500, description="steps that the weights' average spans; 0: none")
+
+
+class ScheduleConfig(Settings):
+    """How long, and at which share of the learning rate. Give `steps` or `seconds`."""
+
+    steps: PositiveInt | None = Field(None, description="optimiser steps; the same result on any hardware")
+    seconds: PositiveFloat | None = Field(None, description="training time, compilation not counted")
+    warmup_steps: NonNegativeInt = 200
+    floor: Fraction = Field(0.02, description="share of the learning rate at the end of the cosine")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "ScheduleConfig":
+        if (self.steps is None) == (self.seconds is None):
+            raise ValueError("give either steps or seconds")
+        return self
+
+
+class LoopConfig(Settings):
+    """Batches, and what is done every so often."""
+
+    batch_tokens: PositiveInt = Field(131_072, description="positions in one optimiser step, all workers")
+    pass_tokens: PositiveInt = Field(131_072, description="positions in one pass of a worker")
+    resident_bytes: PositiveInt = Field(8 << 30, description="training data kept on a worker's device")
+    tick_steps: PositiveInt = Field(20, description="steps between looks at the clock")
+    log_seconds: float = Field(5.0, ge=0, description="between two lines of progress")
+    checkpoint_seconds: PositiveFloat = Field(30.0, description="between two checkpoints")
+    checkpoint_steps: PositiveInt | None = Field(None, description="checkpoints by steps instead")
+    keep_checkpoints: PositiveInt = 2
+    compile: bool | None = Field(None, description="torch.compile; None: on a GPU")
+    seed: int = 0
+
+
+class WorkersConfig(Settings):
+    """How much of the cluster trains. Changes speed, never what is learned beyond noise."""
+
+    workers: PositiveInt = Field(1, description="most workers; one a GPU")
+    min_workers: PositiveInt | None = Field(None, description="go on with so few; None: with `workers` only")
+    gpu: bool = Field(False, description="a GPU each and NCCL, else CPUs and gloo")
+    worker_cpus: PositiveFloat = Field(0.5, description="less than the cluster has in all: data needs some")
+    max_failures: int = Field(3, ge=-1, description="restarts from a checkpoint; -1: any number")
+    resize_seconds: PositiveFloat = Field(60.0, description="between looks for room for more workers")
+
+    @model_validator(mode="after")
+    def _range(self) -> "WorkersConfig":
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError("min_workers exceeds workers")
+        return self
+
+
+class VariationConfig(Settings):
+    """What is done to the inputs while training, and never to the targets."""
+
+    embedding_noise: float = Field(0.0, ge=0, description="largest length of noise added to a unit embedding")
+    piece_drop: Share = Field(0.0, description="share of input pieces replaced by END, which never is one")
+
+
+class TrainRETConfig(Settings):
+    """One training of a RET decoder."""
+
+    target: Path = Field(description="folder of the run, on a file system that every node sees")
+    data: TrainingDataConfig
+    data_folder: Path | None = Field(None, description="prepared data, to be shared; None: TARGET/data")
+    base: str | None = Field(None, description="checkpoint to start from: a name or a folder")
+    only: Literal["projection"] | None = Field(None, description="train it alone, for another teacher")
+    applications: PositiveInt | None = Field(None, description="of the layer; None: as the base, or 8")
+    precision: Literal["fp32", "int8", "int4"] = Field("fp32", description="how the weights will be stored")
+    sparsity: Share = Field(0.0, description="share of the weights that is pruned")
+    variation: VariationConfig = VariationConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig
+    loop: LoopConfig = LoopConfig()
+    workers: WorkersConfig = WorkersConfig()
+    embedding: ResourceConfig = ResourceConfig()
+
+    @model_validator(mode="after")
+    def _base(self) -> "TrainRETConfig":
+        if self.only and not self.base:
+            raise ValueError("only needs base: the checkpoint whose other weights are kept")
+        return self
