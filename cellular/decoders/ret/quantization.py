@@ -17,7 +17,9 @@ Tensors in a file (`weights.py` reads and writes them), for a matrix NAME of R r
 Shapes: R rows, C columns, G groups of a row, S weights of a group.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Literal
 
 import torch
@@ -27,6 +29,7 @@ from torch.nn import functional
 Bits = Literal[4, 8]
 GROUP: dict[Bits, int | None] = {4: 32, 8: None}  # None: the whole row
 _RANGE: dict[Bits, tuple[int, int]] = {4: (-8, 7), 8: (-127, 127)}
+_EVERY = 16  # steps of training between two searches for scales
 # The peak of a group divided by these gives the scales tried: the integers keep what lies on a grid already,
 # those above 8 clip the peak to serve the others better. In 8 bits clipping never pays.
 _SIZES = [8, 7, 7.25, 7.5, 7.75, 8.25, 8.5, 8.75, 9, 9.5, 10, 10.5, 11, 6, 5, 4, 3, 2, 1]
@@ -59,6 +62,8 @@ def quantise(weight_RC: Tensor, bits: Bits, group: int | None = None) -> Quantiz
     Raises:
         ValueError: the group does not divide C, or a weight is not finite.
     """
+    if not torch.isfinite(weight_RC).all():
+        raise ValueError("weights hold NaN or infinity: they cannot be rounded")
     scales_RG = search_scales(weight_RC, bits, group)
     return QuantizedMatrix(round_to_grid(weight_RC, scales_RG, bits), scales_RG)
 
@@ -67,11 +72,9 @@ def search_scales(
     weight_RC: Tensor, bits: Bits, group: int | None = None, importance_C: Tensor | None = None
 ) -> Tensor:
     """(R, G) float16 scales of least squared error, each column's error weighed by its importance."""
-    if not torch.isfinite(weight_RC).all():
-        raise ValueError("weights hold NaN or infinity: they cannot be rounded")
     groups_RGS = _groups(weight_RC, group or GROUP[bits])
     importance = 1.0 if importance_C is None else importance_C.view(groups_RGS.shape[1:])
-    peak_RG1 = groups_RGS.gather(-1, groups_RGS.abs().argmax(-1, keepdim=True))
+    peak_RG1 = groups_RGS.abs().amax(-1, keepdim=True)
     best_RG = torch.zeros_like(peak_RG1[..., 0])
     least_RG = torch.full_like(best_RG, torch.inf)
     for divisor in _DIVISORS[bits]:
@@ -112,3 +115,38 @@ def unpack_nibbles(packed: Tensor, count: int) -> Tensor:
     """The first `count` codes of each row, (..., count) int8: the inverse of `pack_nibbles`."""
     unsigned = torch.stack([packed & 15, packed >> 4], -1).flatten(-2)[..., :count]
     return unsigned.to(torch.int8) - 8
+
+
+class FakeQuantiser:
+    """Lets a model feel in training how its matrices will be rounded (Jacob et al. 2018).
+
+    Inside `with quantiser:` the weights are their rounded values, in place; on leaving they are themselves
+    again. Gradients taken inside are those of the rounded weights; the optimiser applies them to the others:
+    the straight-through estimator of Bengio et al. 2013, whatever compiles, shards or averages the model.
+
+    Args:
+        weights: name → matrix, the parameters' own memory.
+        bits: 4 or 8.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], bits: Bits) -> None:
+        self._weights = list(weights.values())
+        self._bits: Bits = bits
+        self._own = [torch.empty_like(weight) for weight in self._weights]
+        self._scales: list[Tensor] = []
+        self._entries = 0
+
+    @torch.no_grad()
+    def __enter__(self) -> None:
+        if self._entries % _EVERY == 0:
+            self._scales = [search_scales(weight, self._bits) for weight in self._weights]
+        self._entries += 1
+        torch._foreach_copy_(self._own, self._weights)
+        for weight, scales in zip(self._weights, self._scales, strict=True):
+            weight.copy_(QuantizedMatrix(round_to_grid(weight, scales, self._bits), scales).dequantise())
+
+    @torch.no_grad()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        torch._foreach_copy_(self._weights, self._own)

@@ -1,7 +1,7 @@
 """A model's weights as the tensors of a file, in any precision, dense or sparse; and back.
 
 Every parameter that is no matrix is float32 under its own name. So are matrices in fp32; in bf16 they are
-bfloat16; in int8 and int4 they are codes and scales, as `quantization` describes. With enough zeros one is sparse:
+bfloat16; in int8 and int4 codes and scales, as `quantization` describes. One with enough zeros is sparse:
 
     NAME.mask    uint8 (R, C / 8)     column 8j + i is bit i of byte j; set where the weight is not zero
     NAME         (N,)                 the N weights that are not zero, row by row; likewise NAME.int8
