@@ -16,7 +16,7 @@ from cellular.bank.index import choose_factory, merges, training_rows
 from cellular.bank.manifest import Manifest, TeacherEntry, read_manifest, version_folder
 from cellular.config import BuildConfig, Settings
 from cellular.errors import CellularError
-from pipelines.cluster import connected
+from pipelines.cluster import connected, plain_errors
 from pipelines.plan import check_corpus, check_writable, finished_version, make_plan, unfinished_plan
 from pipelines.progress import Row, Track, show
 from pipelines.stages import Build, Stage, count_phrases, run_stage
@@ -58,7 +58,7 @@ def run(config: BuildConfig, *, restart: bool = False, track: Track = show) -> B
         plan = None if restart else unfinished_plan(config, files)
         if plan is None and not restart and (version := finished_version(config, files)):
             return _report(config, version, up_to_date=True)
-        with connected(), _plain_errors():
+        with connected(), plain_errors():
             if plan is None:
                 discard_build(config.target)
                 plan = make_plan(config, files)
@@ -73,21 +73,6 @@ def _report(config: BuildConfig, version: str, **fields: Any) -> BuildReport:
     return BuildReport(
         path=config.target, version=version, phrases=bank.phrases, occurrences=bank.occurrences, **fields
     )
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Raise a worker's CellularError as it was, without Ray's wrapping."""
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            inner = getattr(cause, "cause", None)
-            if type(inner) is CellularError or type(cause) is CellularError:
-                raise CellularError(str(inner or cause)) from None
-            cause = inner if isinstance(inner, BaseException) else cause.__cause__
-        raise
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import ray
 import ray.data
 
+from cellular.errors import CellularError
+
 NO_PROGRESS_SECONDS = 3_600.0  # the longest that one item may take before a stage counts as hung
 
 
@@ -27,6 +29,21 @@ def connected() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raise a worker's CellularError as it was, without Ray's wrapping."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            inner = getattr(cause, "cause", None)
+            if type(inner) is CellularError or type(cause) is CellularError:
+                raise CellularError(str(inner or cause)) from None
+            cause = inner if isinstance(inner, BaseException) else cause.__cause__
+        raise
 
 
 def _connect() -> None:

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -39,6 +40,17 @@ class Texts:
     def to(self, device: torch.device) -> "Texts":
         """The same on a device."""
         return Texts(*(tensor.to(device) for tensor in (self.pieces, self.starts, self.embeddings_NE)))
+
+
+def texts_of(table: pa.Table) -> Texts:
+    """The texts of a table that `write_shard` wrote, in memory."""
+    pieces = pa.concat_arrays(table["pieces"].chunks).cast(pa.large_binary())
+    starts = np.frombuffer(pieces.buffers()[1], np.int64)[pieces.offset : pieces.offset + len(pieces) + 1]
+    data = np.frombuffer(pieces.buffers()[2], np.uint8)[starts[0] : starts[-1]]
+    embeddings = pa.concat_arrays(table["embedding"].chunks)
+    values = embeddings.flatten().to_numpy().reshape(len(embeddings), -1)
+    arrays = (data, starts - starts[0], values)
+    return Texts(*(torch.from_numpy(array.copy()) for array in arrays))
 
 
 def join_texts(parts: Sequence[Texts]) -> Texts:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -16,6 +16,26 @@ from cellular.training.optimizer import Optimizers
 from cellular.training.schedule import rate_factor
 
 Weights = dict[str, Tensor]
+
+
+class Pruner(Protocol):
+    """Sets weights to zero in the course of a training."""
+
+    def step(self, done: float) -> None:
+        """Change the weights after an optimiser step at a progress of `done`."""
+
+    def apply(self, weights: Mapping[str, Tensor]) -> None:
+        """Change other weights of the same names, such as their average."""
+
+
+class _Source:
+    """Weights that the copy can be taken from."""
+
+    def __init__(
+        self, weights: Weights, rounding: Callable[[Weights], AbstractContextManager[None]] | None
+    ) -> None:
+        self.tensors = list(weights.values())
+        self.rounded = rounding(weights) if rounding else nullcontext()
 
 
 class _Loss(nn.Module):
@@ -47,8 +67,9 @@ class Trainer:
         optimizer, schedule: settings.
         dtype: of the copy.
         prepare: changes the copy before its first use, for example compiles its methods.
-        project: changes the fp32 weights after each step, given the progress: for example prunes them.
-        store: weights as the copy is to see them, for example quantised; gradients pass straight through.
+        pruner: changes the fp32 weights after each step.
+        rounding: of some weights, a context in which they are rounded in place; the copy is taken inside, so
+            that gradients are those of the rounded weights and pass straight through to the others.
     """
 
     def __init__(
@@ -61,11 +82,11 @@ class Trainer:
         *,
         dtype: torch.dtype = torch.float32,
         prepare: Callable[[Any], None] | None = None,
-        project: Callable[[Any, float], None] | None = None,
-        store: Callable[[Weights], Weights] | None = None,
+        pruner: Pruner | None = None,
+        rounding: Callable[[Weights], AbstractContextManager[None]] | None = None,
     ) -> None:
         self.model, self._schedule = model, schedule
-        self._project, self._store = project, store
+        self._pruner = pruner
         self.steps = 0
         trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         for weight in trained.values():
@@ -74,9 +95,11 @@ class Trainer:
         self._optimizers = Optimizers(trained, matrices, optimizer)
         self._average = WeightAverage(list(trained.values()), optimizer.average_steps)
         self._loss = _Loss(copy.deepcopy(model).to(dtype), objective)
-        names = dict(self._loss.model.named_parameters())
-        self._copies = {name: names[name] for name in trained}
-        self._refresh()
+        self._copies = dict(self._loss.model.named_parameters())
+        weights = {name: weight.data for name, weight in model.named_parameters()}
+        self._own = _Source(weights, rounding)
+        self._averaged = _Source({**weights, **self.averages()}, rounding)
+        self._refresh(self._own)
         if prepare:
             prepare(self._loss.model)
         self._parallel = _parallel(self._loss)
@@ -90,23 +113,22 @@ class Trainer:
         loss = self.gradients(batches)
         self._optimizers.step(rate_factor(self._schedule, self.steps, done))
         self.steps += 1
-        if self._project:
-            self._project(self.model, done)
+        if self._pruner:
+            self._pruner.step(done)
         self._average.update(self.steps)
-        self._refresh()
+        self._refresh(self._own)
         return loss
 
     def gradients(self, batches: Sequence[Any]) -> Tensor:
         """Leave the mean gradient of the batches of all workers in the weights; their mean loss here."""
-        for parameter in self._copies.values():
-            parameter.grad = None
+        self._loss.zero_grad()
         losses = []
         for number, batch in enumerate(batches, start=1):
             with self._exchange(last=number == len(batches)):
                 loss = self._parallel(batch) / len(batches)
                 loss.backward()
             losses.append(loss.detach())
-        torch._foreach_copy_(_gradients(self._weights), _gradients(self._copies))
+        torch._foreach_copy_(_gradients(self.model), _gradients(self._loss.model))
         return torch.stack(losses).sum()
 
     def _exchange(self, last: bool) -> AbstractContextManager[None]:
@@ -117,20 +139,21 @@ class Trainer:
         return waiting
 
     @torch.no_grad()
-    def _refresh(self, weights: Weights | None = None) -> None:
-        """Bring the copy up to date with the fp32 weights, or with others."""
-        weights = weights or {name: weight.detach() for name, weight in self._weights.items()}
-        seen = self._store(weights) if self._store else weights
-        torch._foreach_copy_(list(self._copies.values()), [seen[name] for name in self._copies])
+    def _refresh(self, source: "_Source") -> None:
+        """Bring the copy up to date."""
+        with source.rounded:
+            torch._foreach_copy_(list(self._copies.values()), source.tensors)
 
     def evaluate(self, batches: Any, count: Callable[[Any], Tensor]) -> float:
         """The averaged weights' mean loss over the batches of all workers, each weighted by its count."""
-        self._refresh(self.averages())
+        if self._pruner:
+            self._pruner.apply(dict(zip(self._copies, self._averaged.tensors, strict=True)))
+        self._refresh(self._averaged)
         totals = torch.zeros(2, dtype=torch.float64, device=next(self.model.parameters()).device)
         for batch in batches:
             weight = count(batch).double()
             totals += torch.stack([self._loss(batch).detach().double() * weight, weight])
-        self._refresh()
+        self._refresh(self._own)
         if dist.is_initialized():
             dist.all_reduce(totals)
         return float(totals[0] / totals[1]) if totals[1] else float("nan")
@@ -143,6 +166,8 @@ class Trainer:
         """A copy of the model with the averaged weights, fp32."""
         model = copy.deepcopy(self.model)
         model.load_state_dict({**model.state_dict(), **self.averages()})
+        if self._pruner:
+            self._pruner.apply({name: weight.data for name, weight in model.named_parameters()})
         return model
 
     def state(self) -> dict[str, Weights]:
@@ -161,7 +186,7 @@ class Trainer:
             tensor.copy_(state["average"][name])
         self._optimizers.load_state(state["optimizer"])
         self.steps = steps
-        self._refresh()
+        self._refresh(self._own)
 
 
 def _parallel(loss: nn.Module) -> nn.Module:
@@ -170,5 +195,5 @@ def _parallel(loss: nn.Module) -> nn.Module:
     return DistributedDataParallel(loss)
 
 
-def _gradients(weights: Mapping[str, nn.Parameter]) -> list[Tensor]:
-    return [weight.grad for weight in weights.values() if weight.grad is not None]
+def _gradients(model: nn.Module) -> list[Tensor]:
+    return [weight.grad for weight in model.parameters() if weight.grad is not None]
