@@ -158,7 +158,7 @@ class Vocabulary:
             ids: 0 to 255 in any order; escapes without nibbles and bytes that are not UTF-8 give U+FFFD; a
                 SHIFT before what has no capital is ignored.
         """
-        sequence = bytes(ids).partition(b"\0")[0]
+        sequence = bytes(map(int, ids)).partition(b"\0")[0]
         return "".join(text for text, _ in self._runs(sequence))
 
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:

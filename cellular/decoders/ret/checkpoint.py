@@ -1,0 +1,156 @@
+"""A trained decoder in a folder: weights, settings, vocabulary, and a page for people.
+
+FOLDER/
+  model.safetensors   the weights
+  config.json         what they are: shape, precision, teacher, how they were trained; written last
+  vocabulary.json     the pieces
+  README.md           the model card
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+from pydantic import Field, JsonValue, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from cellular import __version__
+from cellular.config import Settings
+from cellular.decoders.ret.model import RET, RETConfig
+from cellular.decoders.ret.vocabulary import Vocabulary
+from cellular.decoders.ret.weights import Precision, pack_weights, unpack_weights
+from cellular.errors import CellularError
+from cellular.files import write_atomically
+
+FORMAT: Final = 1
+DEFAULT_CHECKPOINT = "ret-all-MiniLM-L6-v2"
+WEIGHTS, CONFIG, VOCABULARY, CARD = "model.safetensors", "config.json", "vocabulary.json", "README.md"
+_PACKAGED = Path(__file__).parents[2] / "checkpoints"
+
+
+class TeacherInfo(Settings):
+    """The embedding space that a decoder reads."""
+
+    name: str
+    fingerprint: str
+    dimension: int
+
+
+class _Config(Settings):
+    """What config.json holds."""
+
+    format: Literal[1] = FORMAT
+    model: RETConfig
+    precision: Precision = Field("fp32", description="of the stored weights")
+    teacher: TeacherInfo
+    vocabulary: str = Field(description="fingerprint")
+    training: dict[str, JsonValue] = Field({}, description="facts for people: data, command, commit, figures")
+    cellular: str = Field(__version__, description="release that wrote it")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that decoding needs. Loaded weights are float32, rounded to the `precision` of their file."""
+
+    model: RET
+    vocabulary: Vocabulary
+    teacher: TeacherInfo
+    training: dict[str, JsonValue] = field(default_factory=dict)
+    precision: Precision = "fp32"
+
+
+def save_checkpoint(folder: Path | str, checkpoint: Checkpoint, card: str | None = None) -> None:
+    """Write a folder; one that is there is replaced file by file.
+
+    Args:
+        folder: made if need be.
+        checkpoint: its `precision` decides that of the stored weights.
+        card: text of the model card; None: the facts as a list.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = _Config(
+        model=checkpoint.model.config,
+        precision=checkpoint.precision,
+        teacher=checkpoint.teacher,
+        vocabulary=checkpoint.vocabulary.fingerprint,
+        training=checkpoint.training,
+    )
+    write_atomically(folder / WEIGHTS, save(pack_weights(checkpoint.model, checkpoint.precision)))
+    write_atomically(folder / VOCABULARY, checkpoint.vocabulary.to_json())
+    write_atomically(folder / CARD, (card or _card(folder.name, config)).encode())
+    write_atomically(folder / CONFIG, f"{config.model_dump_json(indent=2)}\n".encode())
+
+
+def load_checkpoint(folder_or_name: Path | str = DEFAULT_CHECKPOINT) -> Checkpoint:
+    """Read a checkpoint that comes with the package, by name, or one in a folder.
+
+    Raises:
+        CellularError: there is none, it is damaged, or another release's.
+    """
+    folder = find_checkpoint(folder_or_name)
+    config = _read_config(folder)
+    vocabulary = Vocabulary.from_file(folder / VOCABULARY)
+    if vocabulary.fingerprint != config.vocabulary:
+        raise CellularError(f"{folder / VOCABULARY} is not the one that its {CONFIG} names: restore both")
+    with torch.device("meta"):
+        model = RET(config.model)
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    weights = unpack_weights(_read_tensors(folder / WEIGHTS), shapes, config.precision)
+    model.load_state_dict(weights, assign=True)
+    return Checkpoint(model, vocabulary, config.teacher, config.training, config.precision)
+
+
+def find_checkpoint(folder_or_name: Path | str) -> Path:
+    """The folder of a checkpoint.
+
+    Raises:
+        CellularError: neither the package nor the file system has it.
+    """
+    for folder in (_PACKAGED / folder_or_name, Path(folder_or_name)):
+        if (folder / CONFIG).is_file():
+            return folder
+    packaged = ", ".join(sorted(path.parent.name for path in _PACKAGED.glob(f"*/{CONFIG}"))) or "none"
+    raise CellularError(
+        f"no checkpoint {folder_or_name}: give a folder that holds {CONFIG}, or a packaged one ({packaged})"
+    )
+
+
+def _read_config(folder: Path) -> _Config:
+    path = folder / CONFIG
+    try:
+        return _Config.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise CellularError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise CellularError(
+            f"{path} is not a checkpoint's of format {FORMAT}: {where}: {first['msg']}; "
+            "use the release that wrote it, or restore it"
+        ) from error
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load(path.read_bytes())
+    except OSError as error:
+        raise CellularError(f"cannot read {path}: {error.strerror}") from error
+    except SafetensorError as error:
+        raise CellularError(f"{path} is damaged ({error}): take the checkpoint again") from error
+
+
+def _card(name: str, config: _Config) -> str:
+    """A model card of what the configuration knows."""
+    facts = {
+        "teacher": f"{config.teacher.name} ({config.teacher.fingerprint})",
+        "embedding dimension": config.model.embedding_dimension,
+        "applications of the layer": config.model.applications,
+        "stored as": config.precision,
+        **config.training,
+    }
+    lines = "\n".join(f"- {key}: {value}" for key, value in facts.items())
+    return f"# {name}\n\nRET v2.1, 722,944 parameters: writes the text of a teacher's embedding.\n\n{lines}\n"
