@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cellular.bank import PhraseBank, SearchResult, verify_bank
     from cellular.config import BuildConfig, DecodingConfig, TeacherConfig
     from cellular.decoders import DecodeResult, PhraseBankDecoder, Session
+    from cellular.decoders.ret import RETDecoder, create_ultra_compact_decoder
     from cellular.embeddings import EmbeddingLoader
     from cellular.errors import CellularError
     from cellular.teachers import Teacher, load_teacher
@@ -25,10 +26,12 @@ __all__ = [
     "EmbeddingLoader",
     "PhraseBank",
     "PhraseBankDecoder",
+    "RETDecoder",
     "SearchResult",
     "Session",
     "Teacher",
     "TeacherConfig",
+    "create_ultra_compact_decoder",
     "load_teacher",
     "verify_bank",
 ]
@@ -37,6 +40,7 @@ _MODULES = {
     "cellular.bank": ("PhraseBank", "SearchResult", "verify_bank"),
     "cellular.config": ("BuildConfig", "DecodingConfig", "TeacherConfig"),
     "cellular.decoders": ("DecodeResult", "PhraseBankDecoder", "Session"),
+    "cellular.decoders.ret": ("RETDecoder", "create_ultra_compact_decoder"),
     "cellular.embeddings": ("EmbeddingLoader",),
     "cellular.errors": ("CellularError",),
     "cellular.teachers": ("Teacher", "load_teacher"),

@@ -5,8 +5,10 @@ from cellular.decoders.context import Session, Turn
 from cellular.decoders.phrase_bank import PhraseBankDecoder, default_bank_path
 from cellular.decoders.results import Candidate, DecodeResult
 
+# Where each class is. `pkgutil.resolve_name` fetches it, so that one decoder never loads another's libraries.
 DECODERS = {
-    "phrase_bank": PhraseBankDecoder,
+    "phrase_bank": "cellular.decoders.phrase_bank:PhraseBankDecoder",
+    "ret": "cellular.decoders.ret:RETDecoder",
 }
 
 __all__ = [

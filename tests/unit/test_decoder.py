@@ -10,7 +10,7 @@ import pytest
 
 from cellular.bank import PhraseBank, create_bank
 from cellular.config import DecodingConfig, IndexConfig
-from cellular.decoders import ASSEMBLERS, DECODERS, PhraseBankDecoder, Session, default_bank_path
+from cellular.decoders import ASSEMBLERS, PhraseBankDecoder, Session, default_bank_path
 from cellular.errors import CellularError
 from cellular.teachers import HashTeacher
 from cellular.types import FloatArray
@@ -36,19 +36,18 @@ def test_assembly_methods_of_the_settings_are_those_of_the_registry() -> None:
 
 
 @pytest.mark.parametrize("method", ASSEMBLERS)
-@pytest.mark.parametrize("name", DECODERS)
 class TestContract:
     def test_a_phrase_of_the_bank_comes_back(
-        self, name: str, method: str, topic_bank: PhraseBank, topic_sentences: list[str], targets: FloatArray
+        self, method: str, topic_bank: PhraseBank, topic_sentences: list[str], targets: FloatArray
     ) -> None:
-        decoder = DECODERS[name](DecodingConfig.model_validate({"assembly_method": method}))
+        decoder = PhraseBankDecoder(DecodingConfig.model_validate({"assembly_method": method}))
         decoder.load_phrase_bank(topic_bank)
         assert [decoder.decode(row) for row in targets[:10]] == topic_sentences[20:30]
 
     def test_batch_and_single_decoding_agree_and_repeat(
-        self, name: str, method: str, topic_bank: PhraseBank, targets: FloatArray
+        self, method: str, topic_bank: PhraseBank, targets: FloatArray
     ) -> None:
-        decoder = DECODERS[name](
+        decoder = PhraseBankDecoder(
             DecodingConfig.model_validate({"assembly_method": method, "enable_caching": False})
         )
         decoder.load_phrase_bank(topic_bank)
@@ -57,9 +56,9 @@ class TestContract:
         assert decoder.decode_batch(targets) == results
 
     def test_results_refer_to_the_bank(
-        self, name: str, method: str, topic_bank: PhraseBank, targets: FloatArray
+        self, method: str, topic_bank: PhraseBank, targets: FloatArray
     ) -> None:
-        decoder = DECODERS[name](DecodingConfig.model_validate({"assembly_method": method}))
+        decoder = PhraseBankDecoder(DecodingConfig.model_validate({"assembly_method": method}))
         decoder.load_phrase_bank(topic_bank)
         for result in decoder.decode_batch(targets):
             assert result.source == "bank" and result.reason is None
@@ -72,10 +71,10 @@ class TestContract:
             ]
 
     def test_decoding_leaves_its_input_alone(
-        self, name: str, method: str, topic_bank: PhraseBank, targets: FloatArray
+        self, method: str, topic_bank: PhraseBank, targets: FloatArray
     ) -> None:
         rows = targets.copy()
-        decoder = DECODERS[name](DecodingConfig.model_validate({"assembly_method": method}))
+        decoder = PhraseBankDecoder(DecodingConfig.model_validate({"assembly_method": method}))
         decoder.load_phrase_bank(topic_bank)
         decoder.decode_batch(rows)
         decoder.decode(rows[0])
