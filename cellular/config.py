@@ -1,11 +1,12 @@
 """Validated settings of every part. Each field's description is what `--help` and the errors show."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+INT8 = ":int8"  # ends the name of a teacher in int8
 
 
 class Settings(BaseModel):
@@ -15,15 +16,40 @@ class Settings(BaseModel):
 
 
 class TeacherConfig(Settings):
-    """Which model makes the embeddings, and how it runs. Only `name` decides what the vectors mean."""
+    """Which model makes the embeddings, and how it runs. Only `name` decides what the vectors mean.
+
+    int8 is part of the name, since its vectors are a space of their own: precision="int8" makes the name
+    all-MiniLM-L6-v2:int8, and that name makes the precision int8.
+    """
 
     name: str = Field("all-MiniLM-L6-v2", description="a name in TEACHERS, a folder, or a hub name")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 where the processor multiplies it natively, else fp32"
+    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
+        "auto", description="auto: bf16 where the processor multiplies it natively, else fp32; never int8"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_tokens: PositiveInt = Field(1024, description="tokens in one forward pass, padding counted")
     threads: PositiveInt | None = Field(None, description="None: every core this process may use")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _int8_is_in_the_name(cls, values: dict[str, Any]) -> dict[str, Any]:
+        name = values.get("name", cls.model_fields["name"].default)
+        if values.get("precision") == "int8" and isinstance(name, str) and not name.endswith(INT8):
+            return {**values, "name": name + INT8}
+        if isinstance(name, str) and name.endswith(INT8) and values.get("precision", "auto") == "auto":
+            return {**values, "precision": "int8"}
+        return values
+
+    @model_validator(mode="after")
+    def _int8_is_int8(self) -> "TeacherConfig":
+        if self.name.endswith(INT8) != (self.precision == "int8"):
+            raise ValueError(f"the precision of {self.name} is int8")
+        return self
+
+    @property
+    def model(self) -> str:
+        """The name without its precision."""
+        return self.name.removesuffix(INT8)
 
 
 class CorpusConfig(Settings):
@@ -127,3 +153,21 @@ class DecodingConfig(Settings):
     search_effort: PositiveInt | None = Field(None, description="None: the bank's calibrated default")
     recall_target: Fraction = Field(0.97, description="recall@10 that a tuned search effort must reach")
     listed_candidates: int = Field(5, ge=0, description="nearest phrases that a result lists")
+
+
+class EvaluationConfig(Settings):
+    """What is evaluated, and on which texts."""
+
+    decoders: tuple[str, ...] = Field(
+        min_length=1, description="names in CONTENDERS, folders of checkpoints, or the bank's folder"
+    )
+    data: Path | None = Field(None, description="folder of train and test files; None: CELLULAR_DATA")
+    split: Literal["valid", "test"] = "test"
+    sets: tuple[str, ...] = Field((), description="test sets; empty: all that the folder has")
+    limit: PositiveInt = Field(1000, description="texts of a set, at most")
+    bank: Path | None = Field(None, description="bank of the training texts, for whatever searches one")
+    training_bank: bool = Field(False, description="without a bank: build that of the train files, once")
+    checkpoint: Path | None = Field(None, description="RET's weights; None: those of the package")
+    teacher: TeacherConfig = TeacherConfig()
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of what samples")
+    cache: Path | None = Field(None, description="folder of embeddings; None: in the user's cache")

@@ -14,6 +14,7 @@ from jobs import (
     demo,
     doctor,
     embed,
+    evaluate,
     search_bank,
     serve,
     verify_bank,
@@ -30,6 +31,7 @@ bank.command("search")(search_bank.main)
 bank.command("verify")(verify_bank.main)
 app.command("embed")(embed.main)
 app.command("decode")(decode.main)
+app.command("evaluate")(evaluate.main)
 app.command("serve")(serve.main)
 app.command("demo")(demo.main)
 app.command("doctor")(doctor.main)

@@ -5,7 +5,7 @@ Exit codes: 0 done, 1 a bug or a failed check, 2 a mistake that its reader can m
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import orjson
 import typer
@@ -15,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cellular.errors import CellularError
+
+FILE_WIDTH = 200  # characters, where there is no terminal
 
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON, one object a line")]
 
@@ -45,10 +47,11 @@ def show(rows: Sequence[Mapping[str, object]], as_json: bool = False, title: str
         return
     table = Table(title=title, title_justify="left")
     for name in rows[0] if rows else ():
-        table.add_column(name, justify="right" if isinstance(rows[0][name], int | float) else "left")
+        justify: Literal["left", "right"] = "right" if isinstance(rows[0][name], int | float) else "left"
+        table.add_column(name, justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*map(_cell, row.values()))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(table)
 
 
 def show_fields(fields: Mapping[str, object], as_json: bool, title: str | None = None) -> None:

@@ -2,13 +2,14 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, track
 
 Row = dict[str, Any]
+Item = TypeVar("Item")
 LINE_SECONDS = 5.0
 
 
@@ -27,6 +28,14 @@ def show(rows: Iterable[Row], stage: str, total: int, done: int) -> Iterator[Row
 def silent(rows: Iterable[Row], stage: str, total: int, done: int) -> Iterator[Row]:
     """Track nothing."""
     return iter(rows)
+
+
+def bar(items: Sequence[Item], label: str) -> Iterable[Item]:
+    """Pass items on under a bar on stderr that goes when they end; a line where it is no terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        print(label, file=sys.stderr, flush=True)  # noqa: T201
+    return track(items, label, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _bar(rows: Iterable[Row], stage: str, total: int, done: int) -> Iterator[Row]:

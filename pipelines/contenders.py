@@ -1,0 +1,192 @@
+"""What an evaluation compares: decoders and baselines, each as one function from embeddings to texts.
+
+A line in CONTENDERS and its function add another; nothing else knows how a decoder is made or called.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cellular.bank import PhraseBank
+from cellular.config import DecodingConfig
+from cellular.decoders import PhraseBankDecoder
+from cellular.errors import CellularError
+from cellular.teachers import Teacher
+from cellular.types import FloatArray
+
+if TYPE_CHECKING:
+    from cellular.decoders.ret.decoder import RETDecoder
+
+BASELINES = ("constant", "nearest")
+CANDIDATES = 33
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something that answers embeddings with texts.
+
+    Attributes:
+        name: as the table shows it.
+        decode: from (n, D) float32 of unit length and a seed to n texts.
+        samples: whether the seed matters.
+        about: what it is made of, for the reader of a report.
+    """
+
+    name: str
+    decode: Callable[[FloatArray, int], list[str]]
+    samples: bool = False
+    about: dict[str, str] = field(default_factory=dict)
+
+
+class CountingTeacher:
+    """A teacher that counts the texts it embeds: the calls that a decoder pays for."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self._teacher = teacher
+        self.name = teacher.name
+        self.dimension = teacher.dimension
+        self.fingerprint = teacher.fingerprint
+        self.calls = 0
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """Embed texts, (N, D) float32 of unit length."""
+        self.calls += len(texts)
+        return self._teacher.encode(texts)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What contenders are made of."""
+
+    teacher: CountingTeacher
+    constant: str
+    bank: PhraseBank | None = None
+    checkpoint: Path | None = None  # None: the one that comes with the package
+
+    def needed_bank(self, name: str) -> PhraseBank:
+        """The bank of a contender that cannot do without.
+
+        Raises:
+            CellularError: there is none, or it is another teacher's.
+        """
+        if self.bank is None:
+            raise CellularError(f"{name} decodes from a phrase bank: pass --bank FOLDER, or --training-bank")
+        self.bank.check_teacher(self.teacher.fingerprint)
+        return self.bank
+
+
+def constant(parts: Parts) -> Contender:
+    """The same sentence whatever is asked."""
+    sentence = parts.constant
+    return Contender("constant", lambda rows, seed: [sentence] * len(rows), about={"sentence": sentence})
+
+
+def nearest(parts: Parts) -> Contender:
+    """The nearest phrase of the bank."""
+    bank = parts.needed_bank("nearest")
+    return Contender(
+        "nearest",
+        lambda rows, seed: bank.phrases(bank.search(rows, 1).ids[:, 0].tolist()),
+        about=_about_bank(bank),
+    )
+
+
+def phrase_bank(parts: Parts) -> Contender:
+    """PhraseBankDecoder, without its cache of earlier answers."""
+    bank = parts.needed_bank("phrase_bank")
+    decoder = PhraseBankDecoder(DecodingConfig(enable_caching=False))
+    decoder.load_phrase_bank(bank)
+    return Contender(
+        "phrase_bank",
+        lambda rows, seed: [result.text for result in decoder.decode_batch(rows)],
+        about=_about_bank(bank) | {"assembly": decoder.config.assembly_method},
+    )
+
+
+def ret(parts: Parts) -> Contender:
+    """RETDecoder, the likeliest piece each time."""
+    return _writer("ret", parts, lambda decoder, rows, seed: decoder.decode_batch(rows))
+
+
+def ret_beam(parts: Parts) -> Contender:
+    """RETDecoder, the likeliest text that a beam search finds."""
+    return _writer("ret_beam", parts, lambda decoder, rows, seed: decoder.decode_batch(rows, method="beam"))
+
+
+def ret_sample(parts: Parts) -> Contender:
+    """RETDecoder, one draw."""
+    return replace(
+        _writer(
+            "ret_sample",
+            parts,
+            lambda decoder, rows, seed: decoder.decode_batch(rows, method="sample", seed=seed),
+        ),
+        samples=True,
+    )
+
+
+def ret_best_of_33(parts: Parts) -> Contender:
+    """RETDecoder, of one greedy text and 32 draws the nearest by the teacher."""
+
+    def decode(decoder: "RETDecoder", rows: FloatArray, seed: int) -> list[str]:
+        drawn = decoder.samples(rows, CANDIDATES - 1, seed=seed)
+        texts = [
+            text
+            for greedy, others in zip(decoder.decode_batch(rows), drawn, strict=True)
+            for text in (greedy, *(other.text for other in others))
+        ]
+        vectors_BCE = parts.teacher.encode(texts).reshape(len(rows), CANDIDATES, -1)
+        best = np.einsum("bce,be->bc", vectors_BCE, rows).argmax(axis=1)
+        return [texts[row * CANDIDATES + choice] for row, choice in enumerate(best)]
+
+    return replace(_writer("ret_best_of_33", parts, decode), samples=True)
+
+
+CONTENDERS: dict[str, Callable[[Parts], Contender]] = {
+    "constant": constant,
+    "nearest": nearest,
+    "phrase_bank": phrase_bank,
+    "ret": ret,
+    "ret_beam": ret_beam,
+    "ret_sample": ret_sample,
+    "ret_best_of_33": ret_best_of_33,
+}
+
+
+def make_contender(name: str, parts: Parts) -> Contender:
+    """The contender of a name in CONTENDERS, or RET with the weights in a folder.
+
+    Raises:
+        CellularError: it is neither, or cannot be loaded.
+    """
+    if name in CONTENDERS:
+        return CONTENDERS[name](parts)
+    if (Path(name) / "config.json").is_file():
+        return replace(ret(replace(parts, checkpoint=Path(name))), name=Path(name).resolve().name)
+    raise CellularError(
+        f"no decoder {name}: choose {', '.join(CONTENDERS)}, or the folder of a checkpoint or a bank"
+    )
+
+
+def _writer(
+    name: str, parts: Parts, decode: Callable[["RETDecoder", FloatArray, int], list[str]]
+) -> Contender:
+    """A way to write texts with RET's weights."""
+    from cellular.decoders.ret.decoder import RETDecoder
+
+    decoder = RETDecoder.load(parts.checkpoint) if parts.checkpoint else RETDecoder.load()
+    decoder.check_teacher(parts.teacher.fingerprint)
+    about = {
+        "checkpoint": parts.checkpoint.name if parts.checkpoint else "the package's",
+        "parameters": f"{decoder._count_parameters():,}",
+        "engine": decoder.engine.name,
+    }
+    return Contender(name, partial(decode, decoder), about=about)
+
+
+def _about_bank(bank: PhraseBank) -> dict[str, str]:
+    return {"bank": f"{bank.path.name} {bank.version}, {len(bank):,} phrases"}
