@@ -27,7 +27,7 @@ TextRecords = Annotated[
 Teacher = Annotated[
     str | None, typer.Option(help="A name, a folder or a hub name. Default: all-MiniLM-L6-v2.")
 ]
-Precision = Annotated[str | None, typer.Option(help="auto, fp32 or bf16. Default: auto.")]
+Precision = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or int8. Default: auto.")]
 Embedders = Annotated[int | None, typer.Option(help="Workers that hold the teacher. Default: as fit.")]
 EmbedderGpus = Annotated[float | None, typer.Option(help="GPUs of each of them. Default: 0.")]
 Tasks = Annotated[int | None, typer.Option(help="Other tasks at once. Default: as the CPUs allow.")]
@@ -46,7 +46,7 @@ def build(settings: dict[str, Any], file: Path | None, *, restart: bool, as_json
         from cellular.config import BuildConfig
         from pipelines.build_phrase_bank import run
 
-        config = BuildConfig.model_validate(merge(_read(file) if file else {}, settings))
+        config = BuildConfig.model_validate(merge(read_settings(file) if file else {}, settings))
         show_report(run(config, restart=restart), as_json)
 
 
@@ -73,13 +73,14 @@ def merge(base: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file."""
     try:
         settings = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise CellularError(f"cannot read the settings in {path}: {error}") from None
     if not isinstance(settings, dict):
-        raise CellularError(f"{path} must hold names and values, as BuildConfig has them")
+        raise CellularError(f"{path} must hold names and values, as the configuration has them")
     return settings
 
 

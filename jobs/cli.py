@@ -17,18 +17,22 @@ from jobs import (
     evaluate,
     search_bank,
     serve,
+    train_ret,
     verify_bank,
 )
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 bank = typer.Typer(no_args_is_help=True, help="Build, extend, search and check phrase banks.")
 app.add_typer(bank, name="bank")
+ret = typer.Typer(no_args_is_help=True, help="Train decoders.")
+app.add_typer(ret, name="ret")
 
 bank.command("build")(build_phrase_bank.main)
 bank.command("append")(append_phrase_bank.main)
 bank.command("info")(bank_info.main)
 bank.command("search")(search_bank.main)
 bank.command("verify")(verify_bank.main)
+ret.command("train")(train_ret.main)
 app.command("embed")(embed.main)
 app.command("decode")(decode.main)
 app.command("evaluate")(evaluate.main)

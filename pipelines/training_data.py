@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -48,6 +48,7 @@ def prepare(
     resources: ResourceConfig | None = None,
     *,
     restart: bool = False,
+    accept: Callable[[str, int], None] = lambda fingerprint, dimension: None,
     track: Track = show,
 ) -> TrainingData:
     """Prepare training data in a folder, go on with it, or find it done.
@@ -59,6 +60,7 @@ def prepare(
         folder: where, on a file system that every node sees.
         resources: who embeds; never changes the result.
         restart: replace other data in the folder.
+        accept: raises if the teacher of this fingerprint and dimension will not do; asked before it embeds.
         track: shows the progress.
 
     Raises:
@@ -71,11 +73,12 @@ def prepare(
         build = _fingerprint(config, build_config, files)
         there = read_training_data(folder) if (folder / MANIFEST).exists() else None
         if there and there.build == build:
+            accept(there.teacher.fingerprint, there.dimension)
             return there
         if there and not restart:
             raise CellularError(f"{folder} holds other training data: name another folder, or add --restart")
         with connected(), plain_errors():
-            data = _prepare(config, build_config, files, build, track)
+            data = _prepare(config, build_config, files, build, accept, track)
         write_atomically(folder / MANIFEST, data.model_dump_json(indent=1).encode())
         discard_build(folder)
         if there and there.build != build:
@@ -131,6 +134,7 @@ def _prepare(
     build_config: BuildConfig,
     files: Sequence[InputFile],
     build: str,
+    accept: Callable[[str, int], None],
     track: Track,
 ) -> TrainingData:
     target = build_config.target
@@ -138,6 +142,7 @@ def _prepare(
     if plan is None:
         discard_build(target)
         plan = make_plan(build_config, files)
+        accept(plan.teacher, plan.dimension)
         write_plan(target, plan)
     stages = Build(build_config, plan)
     shards = _find_texts(stages, track)

@@ -77,11 +77,15 @@ class RET(nn.Module):
     def states(self, embeddings_BE: Tensor, pieces_BL: Tensor) -> Tensor:
         """(B, L + 1, D) states after the last application, from the last prefix state on."""
         prefix_BPD = self.prefix(embeddings_BE)
-        x_BTD = self.inputs(prefix_BPD, pieces_BL)
+        x_BTD = self.apply_layer(self.inputs(prefix_BPD, pieces_BL))
+        return x_BTD[:, prefix_BPD.shape[1] - 1 :]
+
+    def apply_layer(self, x_BTD: Tensor) -> Tensor:
+        """All applications of the layer."""
         rotary = rotary_table(x_BTD.shape[1], x_BTD.device, x_BTD.dtype)
         for step_D in self.steps().to(x_BTD.dtype):
             x_BTD = self.layer(x_BTD, step_D, rotary)
-        return x_BTD[:, prefix_BPD.shape[1] - 1 :]
+        return x_BTD
 
     def prefix(self, embeddings_BE: Tensor) -> Tensor:
         """(B, E) embeddings as (B, P, D) states, before their norm."""

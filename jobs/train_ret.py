@@ -1,0 +1,96 @@
+"""`cellular ret train`: train or fine-tune the decoder of 722,944 parameters."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jobs.build_options import (
+    EmbedderGpus,
+    Embedders,
+    Format,
+    Inputs,
+    Teacher,
+    TextColumn,
+    corpus_settings,
+    merge,
+    read_settings,
+)
+from jobs.console import AsJson, run, show_fields
+from jobs.origin import command_line, commit
+from jobs.resumable import resumable
+
+
+def main(
+    inputs: Inputs = None,
+    target: Annotated[Path | None, typer.Option(help="Folder of the run; a second call goes on.")] = None,
+    text_column: TextColumn = None,
+    format: Format = None,
+    teacher: Teacher = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of prepared data. Default: TARGET/data.")] = None,
+    held_out: Annotated[
+        float | None, typer.Option(help="Share of texts not trained on. Default: .01.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Length of the training, in optimiser steps,")] = None,
+    seconds: Annotated[float | None, typer.Option(help="or in seconds.")] = None,
+    run_seconds: Annotated[float | None, typer.Option(help="End this run then, with a checkpoint.")] = None,
+    base: Annotated[str | None, typer.Option("--from", help="Checkpoint to fine-tune.")] = None,
+    only: Annotated[str | None, typer.Option(help="projection: train it alone, for another teacher.")] = None,
+    applications: Annotated[int | None, typer.Option(help="Of the layer. Default: 8.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, int8 or int4, felt in training.")] = None,
+    sparsity: Annotated[float | None, typer.Option(help="Share of weights pruned. Default: 0.")] = None,
+    noise: Annotated[float | None, typer.Option(help="Largest length of noise on an embedding.")] = None,
+    piece_drop: Annotated[float | None, typer.Option(help="Share of input pieces hidden.")] = None,
+    batch_tokens: Annotated[int | None, typer.Option(help="Positions a step. Default: 131,072.")] = None,
+    pass_tokens: Annotated[int | None, typer.Option(help="Positions a worker's pass holds.")] = None,
+    matrix_rate: Annotated[float | None, typer.Option(help="Muon's learning rate. Default: .02.")] = None,
+    rate: Annotated[float | None, typer.Option(help="AdamW's learning rate. Default: .003.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: 0.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Workers, one a GPU. Default: 1.")] = None,
+    min_workers: Annotated[int | None, typer.Option(help="Go on with so few. Default: all of them.")] = None,
+    gpu: Annotated[bool | None, typer.Option(help="A GPU each. Default: if there are any.")] = None,
+    embedders: Embedders = None,
+    embedder_gpus: EmbedderGpus = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings (TrainRETConfig).")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Discard a training in the target.")] = False,
+    commit_name: Annotated[
+        str | None, typer.Option("--commit", help="To record, where the code is no git checkout.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a decoder on raw text; interrupted, it goes on when the same command is run again.
+
+    Runs on the cluster that RAY_ADDRESS names, or on this machine.
+    """
+    settings: dict[str, Any] = {
+        "target": target,
+        "data_folder": data,
+        "data": {
+            "corpus": corpus_settings(inputs, text_column, format, None),
+            "teacher": {"name": teacher},
+            "held_out": held_out,
+        },
+        "base": base,
+        "only": only,
+        "applications": applications,
+        "precision": precision,
+        "sparsity": sparsity,
+        "variation": {"embedding_noise": noise, "piece_drop": piece_drop},
+        "optimizer": {"matrix_rate": matrix_rate, "rate": rate},
+        "schedule": {"steps": steps, "seconds": seconds},
+        "loop": {"batch_tokens": batch_tokens, "pass_tokens": pass_tokens, "seed": seed},
+        "workers": {"workers": workers, "min_workers": min_workers, "gpu": gpu},
+        "embedding": {"embedders": embedders, "embedder_gpus": embedder_gpus},
+    }
+    with resumable():
+        from cellular.training.config import TrainRETConfig
+        from pipelines.train_ret import run as train
+
+        chosen = TrainRETConfig.model_validate(merge(read_settings(config) if config else {}, settings))
+        origin = {"command": command_line("ret train"), "commit": commit_name or commit()}
+        report = train(chosen, restart=restart, run_seconds=run_seconds, origin=origin)
+        show_fields(report.model_dump(mode="json"), as_json)
+
+
+if __name__ == "__main__":
+    run(main)
