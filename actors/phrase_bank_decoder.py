@@ -33,13 +33,9 @@ class PhraseBankDecoder:
 
     def describe(self) -> dict[str, Any]:
         """What this worker answers from."""
-        teacher = self.bank.manifest.teacher
         return {
-            "version": self.bank.version,
-            "phrases": len(self.bank),
-            "dimension": self.bank.dimension,
-            "teacher": teacher.name,
-            "fingerprint": teacher.fingerprint,
+            "teacher": self.bank.manifest.teacher.model_dump(include={"name", "fingerprint"}),
+            "bank": describe_bank(self.bank),
             "listed_candidates": self.config.listed_candidates,
         }
 
@@ -50,3 +46,15 @@ class PhraseBankDecoder:
             decoder.load_phrase_bank(self.bank)
             self._decoders[method] = decoder
         return self._decoders[method]
+
+
+def describe_bank(bank: PhraseBank) -> dict[str, Any]:
+    """One version of a bank, as the workers that hold it describe it."""
+    return {
+        "name": bank.path.name,
+        "fingerprint": bank.version_id,
+        "version": bank.version,
+        "phrases": len(bank),
+        "dimension": bank.dimension,
+        "teacher": bank.manifest.teacher.name,
+    }

@@ -1,68 +1,52 @@
 """The application on Ray Serve: plain classes become deployments, and the graph is put together.
 
     Gateway ──encode──▶ Embedder              texts to embeddings
-       └─────decode──▶ PhraseBankDecoder      embeddings to texts
+       ├──────decode──▶ PhraseBankDecoder     embeddings to texts, by search and assembly
+       └──────decode──▶ RETDecoder            embeddings to texts, piece by piece
 
-The only module that imports Ray Serve. The options of each deployment are read from config.yaml.
+The options of each deployment are read from config.yaml; the classes are in `replicas`.
 """
 
-import asyncio
 import logging
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
-from itertools import accumulate, islice
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 import yaml
-from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayActorError
-from ray.serve.exceptions import BackPressureError, RayServeException
-from ray.serve.handle import DeploymentHandle
 
-from actors.embedder import Embedder
 from actors.phrase_bank_decoder import PhraseBankDecoder
-from cellular.bank import PhraseBank
-from cellular.config import DecodingConfig, TeacherConfig
-from cellular.decoders import DecodeResult
 from cellular.errors import CellularError
-from cellular.teachers import load_teacher
-from cellular.types import FloatArray
-from serve.gateway import Gateway, OverloadedError, UnavailableError, http_app
-from serve.settings import Limits, ServeConfig
+from serve.contents import resolve
+from serve.replicas import DecoderReplica, EmbedderReplica, GatewayReplica, RETReplica
+from serve.settings import ServeConfig
 
 NAME = "cellular"
 ERROR_CLASS = f"{CellularError.__module__}.{CellularError.__name__}: "
 
 
 def build(config: ServeConfig) -> serve.Application:
-    """The graph. Raises CellularError where the bank is missing or another teacher's."""
-    bank = PhraseBank.open(config.bank, version=config.version)
-    teacher = teacher_of(bank, config.teacher)
-    embedder = deployment(EmbedderReplica, "Embedder").bind(teacher)
+    """The graph. Raises CellularError where what is to be served is missing, or of different teachers."""
+    contents = resolve(config)
     # The version is fixed here, so that a replica started later does not answer from a newer one.
-    decoder = deployment(DecoderReplica, "PhraseBankDecoder").bind(
-        config.bank.resolve(), bank.version, config.decoding
-    )
+    bank = (contents.bank.path, contents.bank.version) if contents.bank is not None else ()
+    ret = (contents.checkpoint, config.engine)
+    embedder = deployment(EmbedderReplica, "Embedder").bind(contents.teacher)
+    decoders = {
+        "phrase_bank": deployment(DecoderReplica, "PhraseBankDecoder").bind(
+            PhraseBankDecoder, *bank, config.decoding
+        ),
+        "ret": deployment(RETReplica, "RETDecoder").bind(*ret),
+    }
     gateway: serve.Application = deployment(serve.ingress()(GatewayReplica), "Gateway").bind(
-        embedder, decoder, config.limits
+        embedder, {name: decoders[name] for name in contents.decoders}, config.limits, config.gathering
     )
     return gateway
-
-
-def teacher_of(bank: PhraseBank, asked: TeacherConfig | None) -> TeacherConfig:
-    """The teacher to run: the bank's, unless another name was asked for, which must be the same model."""
-    made_by = bank.manifest.teacher.name
-    if asked is not None and asked.name != made_by:
-        bank.check_teacher(load_teacher(asked.model_copy(update={"device": "cpu"})).fingerprint)
-    return asked or TeacherConfig(name=made_by)
 
 
 def deployment(replica: type, name: str) -> serve.Deployment:
@@ -75,106 +59,6 @@ def deployment_options() -> dict[str, dict[str, Any]]:
     application = yaml.safe_load(resources.files("serve").joinpath("config.yaml").read_text("utf-8"))
     entries = application["applications"][0]["deployments"]
     return {entry["name"]: {key: entry[key] for key in entry if key != "name"} for entry in entries}
-
-
-class EmbedderReplica:
-    """Embedder behind a queue: requests that wait at the same time are encoded together."""
-
-    def __init__(self, teacher: TeacherConfig) -> None:
-        self.embedder = Embedder(teacher)
-
-    def reconfigure(self, batching: dict[str, float]) -> None:
-        """Take over `user_config`, without a restart."""
-        configure_batching(self.encode, batching)
-
-    @serve.batch
-    async def encode(self, requests: list[list[str]]) -> list[FloatArray]:
-        """Embed the texts of several requests in one call."""
-        texts = [text for request in requests for text in request]
-        vectors = await asyncio.to_thread(self.embedder.encode, texts)
-        return np.split(vectors, boundaries(requests))
-
-    async def describe(self) -> dict[str, Any]:
-        """The teacher's name, dimension and fingerprint."""
-        teacher = self.embedder.teacher
-        return {"name": teacher.name, "dimension": teacher.dimension, "fingerprint": teacher.fingerprint}
-
-
-class DecoderReplica:
-    """PhraseBankDecoder behind a queue: requests that wait at the same time are decoded together."""
-
-    def __init__(self, bank: Path, version: str, config: DecodingConfig) -> None:
-        self.decoder = PhraseBankDecoder(bank, version, config)
-
-    def reconfigure(self, batching: dict[str, float]) -> None:
-        """Take over `user_config`, without a restart."""
-        configure_batching(self.decode_requests, batching)
-
-    async def decode(self, embeddings: FloatArray, method: str | None) -> list[DecodeResult]:
-        """Turn (N, D) embeddings into texts."""
-        return await self.decode_requests((embeddings, method))
-
-    @serve.batch
-    async def decode_requests(
-        self, requests: list[tuple[FloatArray, str | None]]
-    ) -> list[list[DecodeResult]]:
-        """Decode the rows of several requests, in one call for each method among them."""
-        answers: dict[int, list[DecodeResult]] = {}
-        for method in {method for _, method in requests}:
-            chosen = [number for number, request in enumerate(requests) if request[1] == method]
-            rows = np.concatenate([requests[number][0] for number in chosen])
-            results = iter(await asyncio.to_thread(self.decoder.decode, rows, method))
-            answers |= {number: list(islice(results, len(requests[number][0]))) for number in chosen}
-        return [answers[number] for number in range(len(requests))]
-
-    async def describe(self) -> dict[str, Any]:
-        """The bank's version, size and teacher."""
-        return self.decoder.describe()
-
-
-class GatewayReplica(Gateway):
-    """Gateway whose stages are deployments."""
-
-    async def __init__(  # type: ignore[misc]
-        self, embedder: DeploymentHandle[Any], decoder: DeploymentHandle[Any], limits: Limits
-    ) -> None:
-        super().__init__(HandleStage(embedder), HandleStage(decoder), limits)
-        await self.start()
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        """Called by Ray Serve after the constructor."""
-        return http_app(self)
-
-
-class HandleStage:
-    """A deployment's handle as the stage that a Gateway knows."""
-
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
-        self.handle = handle
-
-    async def call(self, method: str, *arguments: object) -> Any:
-        """Await one call; a response is never handed on, which would pass by the limit on the queue."""
-        response = getattr(self.handle, method).remote(*arguments)
-        try:
-            return await response
-        except BackPressureError as error:
-            raise OverloadedError from error
-        except (RayServeException, RayActorError) as error:
-            raise UnavailableError from error
-        except asyncio.CancelledError:
-            response.cancel()
-            raise
-
-
-def boundaries(requests: Sequence[Sequence[object]]) -> list[int]:
-    """Where each request but the first starts in the joined rows."""
-    return list(accumulate(len(request) for request in requests))[:-1]
-
-
-def configure_batching(method: Any, batching: dict[str, float]) -> None:
-    """Set how many requests a `serve.batch` method joins, and how long the first waits for the others."""
-    method.set_max_batch_size(int(batching["max_batch_size"]))
-    method.set_batch_wait_timeout_s(batching["batch_wait_timeout_s"])
 
 
 @contextmanager

@@ -37,6 +37,20 @@ class ProblemError(HTTPException):
         self.errors = [{"pointer": f"#{pointer}", "detail": detail}] if pointer is not None else []
 
 
+def problem_content(
+    status: int, code: str, detail: str, errors: Sequence[dict[str, str]] = ()
+) -> dict[str, object]:
+    """The members of a problem document."""
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "errors": list(errors),
+    }
+
+
 def problem_response(
     request: Request,
     status: int,
@@ -46,14 +60,7 @@ def problem_response(
     headers: dict[str, str] | None = None,
 ) -> Response:
     """The document that answers a refused request."""
-    content: dict[str, object] = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "code": code,
-        "errors": list(errors),
-    }
+    content = problem_content(status, code, detail, errors)
     if request.url.path == OPENAI_ROUTE:
         kind = "invalid_request_error" if status < 500 else "server_error"
         field = errors[0]["pointer"].partition("/")[2].split("/")[0] if errors else ""

@@ -1,7 +1,7 @@
 """Bodies of requests and responses: what /openapi.json shows, validated before any stage is called."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -16,9 +16,11 @@ from pydantic import (
 )
 
 from cellular.types import FloatArray
+from serve.settings import DecoderName
 
 # Strict: "1" and true are no numbers. JSON has no NaN, but Python's parser accepts it, so it is refused here.
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=1)]
 Text = Annotated[str, StringConstraints(strict=True, min_length=1)]
 ONE_OR_MORE_TEXTS = {
     "anyOf": [
@@ -79,22 +81,47 @@ class EmbeddingsResponse(BaseModel):
 
 
 class DecodeRequest(Body):
-    """`POST /v1/decode`: embeddings, or texts to be embedded first."""
+    """`POST /v1/decode`: embeddings, or texts to be embedded first, and the options of one decoder."""
 
     embeddings: list[list[Number]] | None = Field(
-        None, min_length=1, description="rows of the bank's dimension"
+        None, min_length=1, description="rows of the teacher's dimension"
     )
     texts: list[Text] | None = Field(None, min_length=1)
-    top_k: PositiveInt | None = Field(
-        None, description="candidates in each result; null: all that are listed"
+    decoder: DecoderName | None = Field(
+        None, description="null: phrase_bank where a bank is served, else ret"
     )
-    method: Method | None = Field(None, description="assembly method; null: the application's")
+    stream: bool = Field(
+        False, strict=True, description="ret: server-sent events `text`, then `result` or `error`"
+    )
+    top_k: Count | None = Field(
+        None, description="phrase_bank: candidates in each result; null: all that are listed"
+    )
+    method: Method | None = Field(None, description="phrase_bank: assembly method; null: the application's")
+    temperature: Annotated[Number, Field(ge=0, le=2)] | None = Field(
+        None, description="ret: draw pieces; null and 0: take the likeliest each time"
+    )
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = Field(
+        None, description="ret: draw among the likeliest pieces that together are this probable; null: 0.9"
+    )
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] | None = Field(
+        None, description="ret: of the draws; null: 0"
+    )
+    beam: Count | None = Field(None, description="ret: texts that a search for the likeliest keeps")
+    n: Count | None = Field(None, description="ret: texts for each embedding")
+    max_length: Count | None = Field(None, description="ret: pieces, of about two characters; null: 128")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "DecodeRequest":
         if (self.embeddings is None) == (self.texts is None):
             raise ValueError("send exactly one of embeddings and texts")
         return self
+
+
+# The options of each decoder, which the others refuse.
+OPTIONS: dict[DecoderName, tuple[str, ...]] = {
+    "phrase_bank": ("top_k", "method"),
+    "ret": ("stream", "temperature", "top_p", "seed", "beam", "n", "max_length"),
+}
 
 
 class Candidate(BaseModel):
@@ -104,14 +131,31 @@ class Candidate(BaseModel):
     score: float
 
 
-class DecodeResult(BaseModel):
-    """The text for one embedding, and where it came from."""
+class PhraseBankResult(BaseModel):
+    """The text that phrase_bank gives for one embedding, and where it came from."""
 
     text: str
     score: float = Field(description="cosine of the assembled text's embedding with the one asked for")
     source: Literal["bank", "cache", "fallback"]
     reason: str | None = Field(description="why this is a fallback")
     candidates: list[Candidate]
+
+
+class Alternative(BaseModel):
+    """A text that ret gives for an embedding."""
+
+    text: str
+    log_probability: float = Field(description="of the whole text, natural logarithm")
+
+
+class RETResult(BaseModel):
+    """The text that ret writes for one embedding."""
+
+    text: str
+    source: Literal["ret"]
+    alternatives: list[Alternative] = Field(
+        description="likeliest first; empty without beam, n and temperature"
+    )
 
 
 class BankInfo(BaseModel):
@@ -133,9 +177,27 @@ class Timings(BaseModel):
 class DecodeResponse(BaseModel):
     """Results in the order of the request."""
 
-    results: list[DecodeResult]
-    bank: BankInfo
+    decoder: DecoderName
+    results: list[PhraseBankResult] | list[RETResult]
+    bank: BankInfo | None = Field(description="null where the decoder uses none")
     timings: Timings
+
+
+class Model(BaseModel):
+    """What is served: `fingerprint` tells whether two of a kind are the same."""
+
+    id: str
+    object: Literal["model"] = "model"
+    kind: Literal["teacher", "decoder", "bank", "checkpoint"]
+    fingerprint: str | None
+    details: dict[str, Any]
+
+
+class ModelList(BaseModel):
+    """`GET /v1/models`, in OpenAI's shape."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
 
 
 class Health(BaseModel):
@@ -144,7 +206,7 @@ class Health(BaseModel):
     status: Literal["ready", "busy", "unavailable"]
     stages: dict[str, Literal["ready", "busy", "unavailable"]]
     teacher: str
-    bank: BankInfo
+    bank: BankInfo | None
 
 
 class FieldError(BaseModel):
@@ -172,3 +234,16 @@ def embedding_fields(vectors: FloatArray, encoding: Literal["float", "base64"]) 
     if encoding == "base64":
         rows = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
     return [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
+
+
+def model_fields(kind: str, described: Mapping[str, Any]) -> dict[str, object]:
+    """One Model, from what a stage says: `name`, `fingerprint` if it has one, and the rest."""
+    details = {key: value for key, value in described.items() if key not in ("name", "fingerprint")}
+    fingerprint = described.get("fingerprint")
+    return {
+        "id": described["name"],
+        "object": "model",
+        "kind": kind,
+        "fingerprint": fingerprint,
+        "details": details,
+    }

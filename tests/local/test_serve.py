@@ -1,5 +1,6 @@
 """The application on Ray Serve: one start for the module, requests over loopback."""
 
+import json
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from serve.settings import ServeConfig
 ANIMALS, VERBS = ("a cat", "two dogs", "the owl", "some bees"), ("sleeps", "waits", "sings")
 PLACES = ("river", "old gate", "fire", "sea")
 PHRASES = [f"{animal} {verb} by the {place}" for animal, verb, place in product(ANIMALS, VERBS, PLACES)]
+TEACHER = HashTeacher(384)
 NARROW = {
     "max_ongoing_requests": 1,
     "max_queued_requests": 1,
@@ -35,34 +37,83 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's o
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory):
     path = tmp_path_factory.mktemp("bank")
-    create_bank(path, PHRASES, HashTeacher())
+    create_bank(path, PHRASES, TEACHER)
     return path
 
 
 @pytest.fixture(scope="module")
-def client(cluster, bank):
+def client(cluster, bank, ret_checkpoint):
     options = app.deployment_options()
+    options["RETDecoder"]["max_ongoing_requests"] = 1
     options["Embedder"] |= NARROW | {"user_config": {"max_batch_size": 1, "batch_wait_timeout_s": 0.0}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app, "deployment_options", lambda: options)
         with (
-            app.running(ServeConfig(bank=bank), port=0) as url,
+            app.running(
+                ServeConfig(bank=bank, checkpoint=str(ret_checkpoint), engine="torch"), port=0
+            ) as url,
             httpx.Client(base_url=url, timeout=60) as client,
         ):
             yield client
 
 
+def stream(client, body):
+    """Name and data of each event, as they come."""
+    with client.stream("POST", "/v1/decode", json=body | {"stream": True}) as response:
+        for line in response.iter_lines():
+            key, _, value = line.partition(": ")
+            if key == "event":
+                name = value
+            elif key == "data":
+                yield name, json.loads(value)
+
+
 def test_a_text_comes_back_through_both_routes(client):
     embedder = openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none")
-    answer = embedder.embeddings.create(input=PHRASES, model="hash")
+    answer = embedder.embeddings.create(input=PHRASES, model=TEACHER.name)
     rows = np.array([entry.embedding for entry in answer.data], np.float32)
-    assert np.array_equal(rows, HashTeacher().encode(PHRASES))
+    assert np.array_equal(rows, TEACHER.encode(PHRASES))
     decoded = client.post("/v1/decode", json={"embeddings": rows.tolist(), "method": "greedy"}).json()
     assert [result["candidates"][0]["phrase"] for result in decoded["results"]] == PHRASES
 
 
+@pytest.mark.parametrize("decoder", ["phrase_bank", "ret"])
+def test_every_decoder_answers(client, decoder):
+    answer = client.post("/v1/decode", json={"texts": PHRASES[:3], "decoder": decoder}).json()
+    assert answer["decoder"] == decoder
+    assert all(result["text"] for result in answer["results"])
+
+
+def test_the_increments_of_a_stream_join_to_the_text_without_one(client):
+    body = {"texts": PHRASES[:2], "decoder": "ret", "max_length": 40}
+    plain = client.post("/v1/decode", json=body).json()
+    written = ["", ""]
+    for name, data in stream(client, body):
+        if name == "text":
+            written[data["index"]] += data["text"]
+    assert name == "result"
+    assert written == [result["text"] for result in plain["results"]]
+    assert data["results"] == plain["results"]
+
+
+def test_a_client_that_hangs_up_frees_the_replica(client):
+    """The stream would take minutes, and the decoder takes one request at a time."""
+    body = {"texts": PHRASES * 20, "decoder": "ret", "max_length": 512}
+    for name, _ in stream(client, body):
+        assert name == "text"
+        break
+    assert client.post("/v1/decode", json={"texts": ["a"], "decoder": "ret", "max_length": 1}).is_success
+
+
+def test_wrong_options_are_refused_with_their_place(client):
+    for options, pointer in (({"decoder": "ret", "method": "greedy"}, "#/method"), ({"beam": 2}, "#/beam")):
+        response = client.post("/v1/decode", json={"texts": ["a"]} | options)
+        assert response.status_code == 422
+        assert response.json()["errors"][0]["pointer"] == pointer
+
+
 def test_requests_that_share_a_batch_get_their_own_answers(client):
-    rows = HashTeacher().encode(PHRASES)
+    rows = TEACHER.encode(PHRASES)
 
     def decode(number):
         body = {
@@ -136,7 +187,17 @@ def test_another_teacher_than_the_banks_is_refused_before_anything_starts(tmp_pa
     teacher.name = "another"
     create_bank(tmp_path, PHRASES, teacher)
     with pytest.raises(CellularError, match=f"{teacher.fingerprint}.*{HashTeacher().fingerprint}"):
-        app.build(ServeConfig(bank=tmp_path, teacher="hash"))
+        app.build(ServeConfig(bank=tmp_path, decoders=("phrase_bank",), teacher="hash"))
+
+
+def test_a_checkpoint_of_another_teacher_is_refused_before_anything_starts(tmp_path, ret_checkpoint):
+    other = HashTeacher()
+    create_bank(tmp_path, PHRASES, other)
+    both = f"{TEACHER.fingerprint}.*{other.fingerprint}"
+    with pytest.raises(CellularError, match=both):
+        app.build(ServeConfig(bank=tmp_path, checkpoint=str(ret_checkpoint)))
+    with pytest.raises(CellularError, match=both):
+        app.build(ServeConfig(checkpoint=str(ret_checkpoint), teacher="hash"))
 
 
 def test_a_taken_port_is_one_clear_line(client, bank):

@@ -1,103 +1,43 @@
 """The HTTP interface over plain objects: the same routes as the application's, without Ray."""
 
 import asyncio
-from itertools import product
 
 import httpx
 import numpy as np
 import openai
 import pytest
 
-from actors.embedder import Embedder
-from actors.phrase_bank_decoder import PhraseBankDecoder
-from cellular.bank import create_bank
-from cellular.config import DecodingConfig, TeacherConfig
 from cellular.errors import CellularError
 from cellular.teachers import HashTeacher
-from serve.gateway import Gateway, OverloadedError, UnavailableError, http_app
-from serve.settings import Limits
+from serve.gateway import OverloadedError, UnavailableError, http_app
 
-ANIMALS, VERBS = ("a cat", "two dogs", "the owl", "some bees"), ("sleeps", "waits", "sings")
-PLACES = ("river", "old gate", "fire", "sea")
-PHRASES = [f"{animal} {verb} by the {place}" for animal, verb, place in product(ANIMALS, VERBS, PLACES)]
-DIMENSION = 256
+DIMENSION, TEACHER = 384, "hash:384"
 
 
-class LocalStage:
-    """A plain object as a stage; counts its calls, and fails when told to."""
-
-    def __init__(self, target):
-        self.target = target
-        self.calls = []
-        self.failure = None
-
-    async def call(self, method, *arguments):
-        self.calls.append(method)
-        if self.failure is not None:
-            raise self.failure
-        return getattr(self.target, method)(*arguments)
-
-
-class DescribedEmbedder(Embedder):
-    """Embedder with the description that its deployment adds."""
-
-    def describe(self):
-        return {name: getattr(self.teacher, name) for name in ("name", "dimension", "fingerprint")}
-
-
-@pytest.fixture(scope="module")
-def bank(tmp_path_factory):
-    path = tmp_path_factory.mktemp("bank")
-    create_bank(path, PHRASES, HashTeacher())
-    return path
-
-
-@pytest.fixture
-def gateway(bank):
-    embedder = LocalStage(DescribedEmbedder(TeacherConfig(name="hash")))
-    decoder = LocalStage(PhraseBankDecoder(bank, None, DecodingConfig()))
-    limits = Limits(max_batch=8, max_text_characters=100, max_body_bytes=64_000, deadline_s=5)
-    gateway = Gateway(embedder, decoder, limits)
-    asyncio.run(gateway.start())
-    embedder.calls.clear()
-    decoder.calls.clear()
-    return gateway
-
-
-@pytest.fixture
-def send(gateway):
-    """One request through the ASGI interface."""
-
-    def request(method, path, **arguments):
-        async def run():
-            transport = httpx.ASGITransport(http_app(gateway), raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-                return await client.request(method, path, **arguments)
-
-        return asyncio.run(run())
-
-    return request
-
-
-def test_a_phrase_comes_back_from_its_embedding(send):
-    embedded = send("POST", "/v1/embeddings", json={"input": PHRASES[:3], "model": "hash"}).json()
+def test_a_phrase_comes_back_from_its_embedding(send, phrases):
+    embedded = send("POST", "/v1/embeddings", json={"input": phrases[:3], "model": TEACHER}).json()
     rows = [entry["embedding"] for entry in embedded["data"]]
     decoded = send("POST", "/v1/decode", json={"embeddings": rows, "method": "greedy", "top_k": 2}).json()
-    assert [result["candidates"][0]["phrase"] for result in decoded["results"]] == PHRASES[:3]
+    assert [result["candidates"][0]["phrase"] for result in decoded["results"]] == phrases[:3]
     assert all(result["score"] > 0.999 and len(result["candidates"]) == 2 for result in decoded["results"])
-    assert decoded["bank"] == {"version": "v000001", "phrases": 48, "dimension": DIMENSION, "teacher": "hash"}
+    assert decoded["bank"] == {
+        "version": "v000001",
+        "phrases": 48,
+        "dimension": DIMENSION,
+        "teacher": TEACHER,
+    }
     assert decoded["timings"]["embed_ms"] is None
 
 
-def test_a_batch_makes_one_call_of_each_stage(gateway, send):
-    response = send("POST", "/v1/decode", json={"texts": PHRASES[:8]})
+def test_a_batch_makes_one_call_of_each_stage(gateway, send, phrases):
+    response = send("POST", "/v1/decode", json={"texts": phrases[:8]})
     assert len(response.json()["results"]) == 8
-    assert (gateway.embedder.calls, gateway.decoder.calls) == (["encode"], ["decode"])
+    assert (gateway.embedder.calls, gateway.decoders["phrase_bank"].calls) == (["encode"], ["decode"])
 
 
-def test_every_method_answers(send):
+def test_every_method_answers(send, phrases):
     for method in ("greedy", "weighted", "beam_search", "context_aware"):
-        response = send("POST", "/v1/decode", json={"texts": PHRASES[:1], "method": method})
+        response = send("POST", "/v1/decode", json={"texts": phrases[:1], "method": method})
         assert response.json()["results"][0]["source"] == "bank"
 
 
@@ -127,6 +67,23 @@ REFUSED = [
     ("/v1/decode", {"texts": ["a"], "top_k": 0}, 422, "#/top_k"),
     ("/v1/decode", {"texts": ["a"], "top_k": 1000}, 422, "#/top_k"),
     ("/v1/decode", {"texts": ["a"], "method": "best"}, 422, "#/method"),
+    ("/v1/decode", {"texts": ["a"], "decoder": "best"}, 422, "#/decoder"),
+    ("/v1/decode", {"texts": ["a"], "temperature": 0.5}, 422, "#/temperature"),
+    ("/v1/decode", {"texts": ["a"], "stream": True}, 422, "#/stream"),
+    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "method": "greedy"}, 422, "#/method"),
+    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "temperature": -1}, 422, "#/temperature"),
+    ("/v1/decode", b'{"texts": ["a"], "decoder": "ret", "temperature": NaN}', 422, "#/temperature"),
+    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "top_p": 0.5}, 422, "#/top_p"),
+    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "temperature": 1, "top_p": 0}, 422, "#/top_p"),
+    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "seed": 3}, 422, "#/seed"),
+    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "n": 5}, 422, "#/n"),
+    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "n": True}, 422, "#/n"),
+    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "beam": 2, "n": 3}, 422, "#/n"),
+    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "beam": 2, "temperature": 1}, 422, "#/beam"),
+    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "max_length": 1000}, 422, "#/max_length"),
+    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "n": 2, "stream": True}, 422, "#/n"),
+    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "stream": "yes"}, 422, "#/stream"),
+    ("/v1/decode", {"texts": ["a"] * 3, "decoder": "ret", "n": 3}, 413, "#/n"),
     ("/v1/decode", {"texts": ["a"], "~odd/key": 1}, 422, "#/~0odd~1key"),
     ("/v1/decode", b'{"texts": ["a"], "\\ud800": 1}', 422, "#"),
     ("/v1/decode", {"texts": ["a"] * 9}, 413, "#/texts"),
@@ -136,10 +93,10 @@ REFUSED = [
     ("/v1/embeddings", b"", 400, "#"),
     ("/v1/embeddings", b"[]", 400, "#"),
     ("/v1/embeddings", {"input": "a"}, 400, "#/model"),
-    ("/v1/embeddings", {"input": [1, 2], "model": "hash"}, 400, "#/input"),
-    ("/v1/embeddings", {"input": "a", "model": "hash", "dimensions": 5}, 400, "#/dimensions"),
+    ("/v1/embeddings", {"input": [1, 2], "model": TEACHER}, 400, "#/input"),
+    ("/v1/embeddings", {"input": "a", "model": TEACHER, "dimensions": 5}, 400, "#/dimensions"),
     ("/v1/embeddings", {"input": "a", "model": "gpt"}, 404, "#/model"),
-    ("/v1/embeddings", {"input": ["a"] * 9, "model": "hash"}, 413, "#/input"),
+    ("/v1/embeddings", {"input": ["a"] * 9, "model": TEACHER}, 413, "#/input"),
 ]
 
 
@@ -153,7 +110,7 @@ def test_a_wrong_body_is_refused_with_a_problem_document(gateway, send, path, bo
     if pointer:
         assert problem["errors"][0]["pointer"] == pointer
     assert ("error" in problem) == (path == "/v1/embeddings")
-    assert gateway.embedder.calls == gateway.decoder.calls == []
+    assert all(stage.calls == [] for stage in (gateway.embedder, *gateway.decoders.values()))
 
 
 def test_a_body_without_a_declared_length_is_counted(send):
@@ -172,18 +129,18 @@ def test_unknown_routes_and_methods_are_problems_too(send):
 
 @pytest.mark.parametrize("failure", [OverloadedError(), UnavailableError()])
 def test_a_full_or_lost_stage_is_503_and_says_when_to_come_back(gateway, send, failure):
-    gateway.decoder.failure = failure
+    gateway.decoders["phrase_bank"].failure = failure
     response = send("POST", "/v1/decode", json={"texts": ["a"]})
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
 
 
 def test_a_late_answer_is_504(gateway, send):
-    gateway.decoder.failure = TimeoutError()
+    gateway.decoders["phrase_bank"].failure = TimeoutError()
     assert send("POST", "/v1/decode", json={"texts": ["a"]}).status_code == 504
 
 
 def test_an_unexpected_failure_shows_no_trace(gateway, send, caplog):
-    gateway.decoder.failure = RuntimeError("secret detail")
+    gateway.decoders["phrase_bank"].failure = RuntimeError("secret detail")
     response = send("POST", "/v1/decode", json={"texts": ["a"]})
     assert response.status_code == 500
     assert "secret" not in response.text
@@ -195,20 +152,24 @@ def test_an_unexpected_failure_shows_no_trace(gateway, send, caplog):
     [(None, 200, "ready"), (OverloadedError(), 200, "busy"), (UnavailableError(), 503, "unavailable")],
 )
 def test_health_tells_the_state_of_each_stage(gateway, send, failure, status, state):
-    gateway.decoder.failure = failure
+    gateway.decoders["phrase_bank"].failure = failure
     response = send("GET", "/healthz")
     assert response.status_code == status
     assert response.json()["status"] == state
-    assert response.json()["stages"] == {"Embedder": "ready", "PhraseBankDecoder": state}
+    assert response.json()["stages"] == {
+        "Embedder": "ready",
+        "PhraseBankDecoder": state,
+        "RETDecoder": "ready",
+    }
 
 
 def test_another_teachers_bank_is_refused_at_the_start(gateway):
     gateway.embedder.target.teacher = HashTeacher(dimension=128)
-    with pytest.raises(CellularError, match=r"hash:0000000000000100.*hash:0000000000000080"):
+    with pytest.raises(CellularError, match=r"hash:0000000000000180.*hash:0000000000000080"):
         asyncio.run(gateway.start())
 
 
-def test_the_openai_client_reads_answers_and_raises_its_own_exceptions(gateway):
+def test_the_openai_client_reads_answers_and_raises_its_own_exceptions(gateway, phrases):
     async def run():
         transport = httpx.ASGITransport(http_app(gateway), raise_app_exceptions=False)
         async with (
@@ -217,23 +178,23 @@ def test_the_openai_client_reads_answers_and_raises_its_own_exceptions(gateway):
                 api_key="none", base_url="http://test/v1", http_client=http, max_retries=0
             ) as client,
         ):
-            answer = await client.embeddings.create(input=PHRASES[:2], model="hash")
+            answer = await client.embeddings.create(input=phrases[:2], model=TEACHER)
             assert answer.usage.prompt_tokens == 13
             for arguments, expected in (
                 ({"input": "a", "model": "gpt"}, openai.NotFoundError),
-                ({"input": [1, 2], "model": "hash"}, openai.BadRequestError),
+                ({"input": [1, 2], "model": TEACHER}, openai.BadRequestError),
             ):
                 with pytest.raises(expected) as caught:
                     await client.embeddings.create(**arguments)
                 assert caught.value.type == "invalid_request_error"
             gateway.embedder.failure = OverloadedError()
             with pytest.raises(openai.InternalServerError):
-                await client.embeddings.create(input="a", model="hash")
+                await client.embeddings.create(input="a", model=TEACHER)
         return np.array([entry.embedding for entry in answer.data], np.float32)
 
-    assert np.array_equal(asyncio.run(run()), HashTeacher().encode(PHRASES[:2]))
+    assert np.array_equal(asyncio.run(run()), HashTeacher(DIMENSION).encode(phrases[:2]))
 
 
 def test_the_openapi_document_describes_every_route(send):
     paths = send("GET", "/openapi.json").json()["paths"]
-    assert set(paths) == {"/v1/embeddings", "/v1/decode", "/healthz"}
+    assert set(paths) == {"/v1/embeddings", "/v1/decode", "/v1/models", "/healthz"}

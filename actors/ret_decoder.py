@@ -1,0 +1,104 @@
+"""RET as a worker: one checkpoint, and the ways of decoding that a request may ask for."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from cellular.decoders import ret
+from cellular.decoders.ret.checkpoint import WEIGHTS, find_checkpoint
+from cellular.files import sha256_file
+from cellular.types import FloatArray
+
+
+class RETOptions(NamedTuple):
+    """How to decode.
+
+    Attributes:
+        temperature: 0: take the likeliest piece each time; above: draw pieces.
+        top_p: draw among the likeliest pieces that together have this probability.
+        seed: of the draws.
+        beam: texts that a search for the likeliest text keeps; 0: 8, and only if several are asked for.
+        n: texts for each embedding.
+        max_length: pieces in a text.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 0.9
+    seed: int = 0
+    beam: int = 0
+    n: int = 1
+    max_length: int = ret.MAX_PIECES
+
+
+class RETResult(NamedTuple):
+    """A text, and the alternatives of which it is the likeliest; none where nothing was searched or drawn."""
+
+    text: str
+    alternatives: tuple[ret.Hypothesis, ...] = ()
+
+
+class RETDecoder:
+    """Holds one checkpoint and the engine that computes it.
+
+    Args:
+        checkpoint: name or folder.
+        engine: a name in ENGINES; "auto" is the fastest on this machine.
+
+    Raises:
+        CellularError: the checkpoint is missing or damaged, or the engine cannot run here.
+    """
+
+    def __init__(self, checkpoint: str, engine: str = "auto") -> None:
+        self.decoder = ret.RETDecoder.load(checkpoint, engine=engine)
+        self.checkpoint = checkpoint
+
+    def decode(self, embeddings: FloatArray, options: RETOptions) -> list[RETResult]:
+        """Turn (N, E) float32 embeddings into texts."""
+        temperature, top_p, seed, beam, n, max_length = options
+        if temperature:
+            found = self.decoder.samples(
+                embeddings, n, max_length=max_length, temperature=temperature, top_p=top_p, seed=seed
+            )
+        elif beam or n > 1:
+            found = self.decoder.n_best(embeddings, n, max_length=max_length, beam_width=beam or max(n, 8))
+        else:
+            return [RETResult(text) for text in self.decoder.decode_batch(embeddings, max_length=max_length)]
+        return [likeliest(hypotheses) for hypotheses in found]
+
+    def stream(self, embeddings: FloatArray, options: RETOptions) -> Iterator[tuple[int, str]]:
+        """Write the texts of (N, E) embeddings one after the other: number of the row, increment."""
+        for number, embedding in enumerate(embeddings):
+            for increment in self.decoder.stream(
+                embedding,
+                max_length=options.max_length,
+                method="sample" if options.temperature else "greedy",
+                temperature=options.temperature or 1.0,
+                top_p=options.top_p,
+                seed=options.seed,
+            ):
+                yield number, increment
+
+    def describe(self) -> dict[str, Any]:
+        """What this worker answers from."""
+        return describe_ret(self.checkpoint, self.decoder)
+
+
+def likeliest(hypotheses: list[ret.Hypothesis]) -> RETResult:
+    """The result that alternatives make."""
+    ordered = sorted(hypotheses, key=lambda one: -one.log_probability)
+    return RETResult(ordered[0].text, tuple(ordered))
+
+
+def describe_ret(checkpoint: str, decoder: ret.RETDecoder) -> dict[str, Any]:
+    """A checkpoint and its teacher, as the workers that hold it describe it."""
+    folder, teacher = find_checkpoint(checkpoint), decoder.teacher
+    assert teacher is not None, "every saved checkpoint has a teacher"
+    return {
+        "teacher": {"name": teacher.name, "fingerprint": teacher.fingerprint},
+        "checkpoint": {
+            "name": folder.name,
+            "fingerprint": sha256_file(folder / WEIGHTS)[:16],
+            "dimension": teacher.dimension,
+            "teacher": teacher.name,
+            "engine": decoder.engine.name,
+        },
+    }

@@ -1,0 +1,175 @@
+"""What the deployments run: plain classes behind queues, and handles as the stages that they call.
+
+Beside `app` the only module that imports Ray Serve.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate, islice
+from typing import Any, Protocol
+
+import numpy as np
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from actors.embedder import Embedder
+from actors.ret_decoder import RETDecoder, RETOptions
+from cellular.config import TeacherConfig
+from cellular.types import FloatArray
+from serve.gateway import Gateway, OverloadedError, Stage, UnavailableError, http_app
+from serve.gathering import GatheringStage
+from serve.settings import DecoderName, Gathering, Limits
+
+
+class Decoder(Protocol):
+    """A worker that turns embeddings into texts."""
+
+    def decode(self, embeddings: FloatArray, options: Any) -> Sequence[Any]:
+        """A result for each row."""
+
+    def describe(self) -> dict[str, Any]:
+        """What it answers from."""
+
+
+class EmbedderReplica:
+    """Embedder behind a queue: requests that wait at the same time are encoded together."""
+
+    def __init__(self, teacher: TeacherConfig) -> None:
+        self.embedder = Embedder(teacher)
+
+    def reconfigure(self, batching: dict[str, float]) -> None:
+        """Take over `user_config`, without a restart."""
+        configure_batching(self.encode, batching)
+
+    @serve.batch
+    async def encode(self, requests: list[list[str]]) -> list[FloatArray]:
+        """Embed the texts of several requests in one call."""
+        texts = [text for request in requests for text in request]
+        vectors = await asyncio.to_thread(self.embedder.encode, texts)
+        return np.split(vectors, boundaries(requests))
+
+    async def describe(self) -> dict[str, Any]:
+        """The teacher's name, dimension and fingerprint."""
+        teacher = self.embedder.teacher
+        return {"name": teacher.name, "dimension": teacher.dimension, "fingerprint": teacher.fingerprint}
+
+
+class DecoderReplica:
+    """A decoder behind a queue: requests that wait at the same time are decoded together."""
+
+    def __init__(self, decoder: type, *arguments: object) -> None:
+        self.decoder: Decoder = decoder(*arguments)
+
+    def reconfigure(self, batching: dict[str, float]) -> None:
+        """Take over `user_config`, without a restart."""
+        configure_batching(self.decode_requests, batching)
+
+    async def decode(self, embeddings: FloatArray, options: Any) -> list[Any]:
+        """Turn (N, D) embeddings into texts."""
+        return await self.decode_requests((embeddings, options))
+
+    @serve.batch
+    async def decode_requests(self, requests: list[tuple[FloatArray, Any]]) -> list[list[Any]]:
+        """Decode the rows of several requests, in one call for each set of options among them."""
+        answers: dict[int, list[Any]] = {}
+        for options in {options for _, options in requests}:
+            chosen = [number for number, request in enumerate(requests) if request[1] == options]
+            rows = np.concatenate([requests[number][0] for number in chosen])
+            results = iter(await asyncio.to_thread(self.decoder.decode, rows, options))
+            answers |= {number: list(islice(results, len(requests[number][0]))) for number in chosen}
+        return [answers[number] for number in range(len(requests))]
+
+    async def describe(self) -> dict[str, Any]:
+        """What it answers from."""
+        return self.decoder.describe()
+
+
+class RETReplica(DecoderReplica):
+    """RETDecoder behind a queue; streams are written beside the batches."""
+
+    decoder: RETDecoder
+
+    def __init__(self, checkpoint: str, engine: str) -> None:
+        super().__init__(RETDecoder, checkpoint, engine)
+
+    async def stream(self, embeddings: FloatArray, options: RETOptions) -> AsyncGenerator[tuple[int, str]]:
+        """Numbers of rows and increments of their texts; the work ends when the caller leaves."""
+        increments = self.decoder.stream(embeddings, options)
+        while (increment := await asyncio.to_thread(next, increments, None)) is not None:
+            yield increment
+
+
+class GatewayReplica(Gateway):
+    """Gateway whose stages are deployments."""
+
+    async def __init__(  # type: ignore[misc]
+        self,
+        embedder: DeploymentHandle[Any],
+        decoders: dict[DecoderName, DeploymentHandle[Any]],
+        limits: Limits,
+        gathering: Gathering,
+    ) -> None:
+        def stage(handle: DeploymentHandle[Any]) -> Stage:
+            return GatheringStage(HandleStage(handle), gathering.calls, gathering.rows, gathering.queue)
+
+        super().__init__(stage(embedder), {name: stage(one) for name, one in decoders.items()}, limits)
+        await self.start()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Ray Serve after the constructor."""
+        return http_app(self)
+
+
+class HandleStage:
+    """A deployment's handle as the stage that a Gateway knows."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self.handle = handle
+        self.streaming = handle.options(stream=True)
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        """Await one call; a response is never handed on, which would pass by the limit on the queue."""
+        response = getattr(self.handle, method).remote(*arguments)
+        try:
+            with refusals():
+                return await response
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+
+    async def stream(self, method: str, *arguments: Any) -> AsyncGenerator[Any]:
+        """What a generator method yields."""
+        response = getattr(self.streaming, method).remote(*arguments)
+        try:
+            with refusals():
+                async for item in response:
+                    yield item
+        except (asyncio.CancelledError, GeneratorExit):
+            response.cancel()
+            raise
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Ray's exceptions for a full queue and a lost replica as the Gateway's."""
+    try:
+        yield
+    except BackPressureError as error:
+        raise OverloadedError from error
+    except (RayServeException, RayActorError) as error:
+        raise UnavailableError from error
+
+
+def boundaries(requests: Sequence[Sequence[object]]) -> list[int]:
+    """Where each request but the first starts in the joined rows."""
+    return list(accumulate(len(request) for request in requests))[:-1]
+
+
+def configure_batching(method: Any, batching: dict[str, float]) -> None:
+    """Set how many requests a `serve.batch` method joins, and how long the first waits for the others."""
+    method.set_max_batch_size(int(batching["max_batch_size"]))
+    method.set_batch_wait_timeout_s(batching["batch_wait_timeout_s"])

@@ -1,0 +1,35 @@
+"""What tests with and without a cluster share."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cellular.decoders.ret import (
+    RET,
+    Checkpoint,
+    RETConfig,
+    TeacherInfo,
+    Vocabulary,
+    save_checkpoint,
+)
+from cellular.teachers import HashTeacher
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_torch_thread() -> None:
+    """Small products lose more to waiting for threads than they gain."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def ret_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained decoder for the teacher hash:384: it writes noise, the same for the same embedding."""
+    teacher = HashTeacher(384)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = RET(RETConfig(applications=2))
+    info = TeacherInfo(name=teacher.name, fingerprint=teacher.fingerprint, dimension=teacher.dimension)
+    folder = tmp_path_factory.mktemp("checkpoints") / "noise"
+    save_checkpoint(folder, Checkpoint(model, Vocabulary.load(), info))
+    return folder

@@ -1,0 +1,174 @@
+"""RET through the HTTP interface: its options, and texts that are sent while they are written."""
+
+import asyncio
+import json
+
+import numpy as np
+import pytest
+
+from cellular.teachers import HashTeacher
+from serve.gateway import Gateway, OverloadedError, UnavailableError, http_app
+
+
+def events(body):
+    """Name and data of each server-sent event."""
+    blocks = [block.split("\n") for block in body.strip().split("\n\n")]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
+
+
+def texts(response):
+    return [result["text"] for result in response.json()["results"]]
+
+
+def ask(**options):
+    return {"json": {"texts": ["two dogs", "the owl sleeps"], "decoder": "ret", "max_length": 20} | options}
+
+
+@pytest.fixture
+def only_ret(gateway):
+    """A gateway without a bank."""
+    alone = Gateway(gateway.embedder, {"ret": gateway.decoders["ret"]}, gateway.limits)
+    asyncio.run(alone.start())
+    return alone
+
+
+def test_ret_answers_with_what_the_decoder_writes(gateway, send):
+    response = send("POST", "/v1/decode", **ask())
+    rows = HashTeacher(384).encode(["two dogs", "the owl sleeps"])
+    assert texts(response) == gateway.decoders["ret"].target.decoder.decode_batch(rows, max_length=20)
+    assert response.json()["decoder"] == "ret"
+    assert response.json()["bank"] is None
+    assert response.json()["results"][0]["alternatives"] == []
+
+
+def test_ret_answers_where_no_bank_is_served(only_ret):
+    assert next(iter(only_ret.decoders)) == "ret"
+
+
+@pytest.mark.parametrize("options", [{"n": 3}, {"beam": 4, "n": 3}, {"temperature": 1.2, "n": 3}])
+def test_alternatives_come_likeliest_first(send, options):
+    for result in send("POST", "/v1/decode", **ask(**options)).json()["results"]:
+        scores = [one["log_probability"] for one in result["alternatives"]]
+        assert scores == sorted(scores, reverse=True)
+        assert 1 <= len(scores) <= 3
+        assert result["alternatives"][0]["text"] == result["text"]
+
+
+def test_a_seed_repeats_a_draw_and_another_makes_a_new_one(send):
+    first, again, other = (
+        texts(send("POST", "/v1/decode", **ask(temperature=1.5, top_p=1.0, seed=seed))) for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+def test_temperature_zero_takes_the_likeliest_pieces(send):
+    assert texts(send("POST", "/v1/decode", **ask(temperature=0))) == texts(
+        send("POST", "/v1/decode", **ask())
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.5, "seed": 7}])
+def test_the_increments_of_a_stream_join_to_the_text_without_one(send, options):
+    response = send("POST", "/v1/decode", **ask(stream=True, **options))
+    assert response.headers["content-type"].startswith("text/event-stream")
+    *increments, (last, answer) = events(response.text)
+    assert last == "result"
+    assert {name for name, _ in increments} == {"text"}
+    plain = send("POST", "/v1/decode", **ask(**options))
+    for index, text in enumerate(texts(plain)):
+        assert "".join(data["text"] for _, data in increments if data["index"] == index) == text
+    assert [result["text"] for result in answer["results"]] == texts(plain)
+    assert answer.keys() == plain.json().keys()
+
+
+@pytest.mark.parametrize("failure", [OverloadedError(), UnavailableError()])
+def test_a_stream_that_cannot_start_is_refused_by_its_status(gateway, send, failure):
+    gateway.decoders["ret"].failure = failure
+    response = send("POST", "/v1/decode", **ask(stream=True))
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert response.json()["status"] == 503
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "code"),
+    [(UnavailableError(), 503, "unavailable"), (RuntimeError("secret"), 500, "internal_error")],
+)
+def test_a_failure_in_mid_stream_is_its_last_event(gateway, send, caplog, failure, status, code):
+    def breaks(embeddings, options):
+        yield 0, "two"
+        raise failure
+
+    gateway.decoders["ret"].target.stream = breaks
+    response = send("POST", "/v1/decode", **ask(stream=True))
+    (_, first), (name, problem) = events(response.text)
+    assert first == {"index": 0, "text": "two"}
+    assert (name, problem["status"], problem["code"]) == ("error", status, code)
+    assert "secret" not in response.text
+
+
+def test_a_stream_past_its_deadline_ends_with_an_error_and_its_work(gateway, send):
+    def endless(embeddings, options):
+        while True:
+            yield 0, "again "
+
+    gateway.decoders["ret"].target.stream = endless
+    gateway.limits = gateway.limits.model_copy(update={"deadline_s": 0.2})
+    *_, (name, problem) = events(send("POST", "/v1/decode", **ask(stream=True)).text)
+    assert (name, problem["status"]) == ("error", 504)
+    assert gateway.decoders["ret"].calls == ["stream", "ended"]
+
+
+def test_a_client_that_hangs_up_ends_the_work(gateway):
+    written = []
+
+    def endless(embeddings, options):
+        while True:
+            written.append("again ")
+            yield 0, "again "
+
+    gateway.decoders["ret"].target.stream = endless
+    body = json.dumps(ask(stream=True)["json"]).encode()
+    sent = asyncio.Event()
+
+    async def receive():
+        if receive.pending:
+            return receive.pending.pop()
+        await sent.wait()
+        return {"type": "http.disconnect"}
+
+    receive.pending = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def send(message):
+        if message.get("body"):
+            sent.set()
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/decode",
+        "headers": [(b"content-type", b"application/json")],
+        "query_string": b"",
+    }
+    asyncio.run(asyncio.wait_for(http_app(gateway)(scope, receive, send), timeout=10))
+    assert gateway.decoders["ret"].calls == ["stream", "ended"]
+    assert written
+
+
+def test_models_lists_teachers_decoders_banks_and_checkpoints(send, phrases_bank, ret_checkpoint):
+    models = send("GET", "/v1/models").json()["data"]
+    kinds = {(model["kind"], model["id"]): model for model in models}
+    assert set(kinds) == {
+        ("teacher", "hash:384"),
+        ("decoder", "phrase_bank"),
+        ("decoder", "ret"),
+        ("bank", phrases_bank.name),
+        ("checkpoint", ret_checkpoint.name),
+    }
+    assert kinds["teacher", "hash:384"]["fingerprint"] == HashTeacher(384).fingerprint
+    assert len(kinds["checkpoint", "noise"]["fingerprint"]) == 16
+
+
+def test_embeddings_of_the_teachers_dimension_are_enough(only_ret, send):
+    rows = np.eye(2, 384).tolist()
+    response = send("POST", "/v1/decode", json={"embeddings": rows, "decoder": "ret", "max_length": 3})
+    assert len(texts(response)) == 2
