@@ -77,7 +77,8 @@ class Vocabulary:
             raise CellularError(f"{path} is not JSON: restore it from where the checkpoint came") from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise CellularError(f"{path} is no vocabulary of format {_FORMAT}: use the release that wrote it")
-        return Vocabulary(content.get("pieces") or ())
+        pieces = content.get("pieces")
+        return Vocabulary(pieces if isinstance(pieces, list) else ())
 
     @staticmethod
     def learn(texts: Iterable[str]) -> "Vocabulary":
@@ -188,7 +189,8 @@ class Vocabulary:
             elif match["bytes"]:
                 yield _read_bytes(match["bytes"])
             else:
-                yield _INVALID, len(ids) > match.end() + 1
+                rest = "".join(map(self._written.__getitem__, match["nibble"] or b""))
+                yield _INVALID + self._marked.read(rest), match["nibble"] is None
 
 
 class _Marking:
@@ -221,8 +223,10 @@ class _Reversal(dict[int, str]):
         return _UNKNOWN
 
 
-# Pieces; complete escapes; a broken escape
-_RUNS = re.compile(rb"(?P<pieces>[^\x01]+)|(?P<bytes>(?:\x01[\x02-\x11]{2})+)|\x01")
+# Pieces; complete escapes; one that the end cuts off; a broken one.
+_RUNS = re.compile(
+    rb"(?P<pieces>[^\x01]+)|(?P<bytes>(?:\x01[\x02-\x11]{2})+)|\x01(?P<nibble>[\x02-\x11]?)\Z|\x01"
+)
 
 
 def _capital(small: str) -> str | None:

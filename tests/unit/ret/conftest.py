@@ -1,0 +1,81 @@
+"""A decoder small enough to be trained here, and one thread to do it in."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from cellular.decoders.ret import RET, RETConfig, RETDecoder, TorchEngine, Vocabulary
+from cellular.types import FloatArray
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_torch_thread() -> Iterator[None]:
+    """Matrices this small lose more to waiting for threads than they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def make_embeddings() -> Callable[..., FloatArray]:
+    def make(count: int, dimension: int = 384) -> FloatArray:
+        rows = np.random.default_rng(count).normal(size=(count, dimension)).astype(np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., RET]:
+    """Untrained models whose every parameter tells in the logits."""
+
+    def make(dimension: int = 384, applications: int = 2) -> RET:
+        config = RETConfig.model_validate({"embedding_dimension": dimension, "applications": applications})
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            model = RET(config)
+            for parameter in (model.step_gain, model.output_bias):
+                torch.nn.init.normal_(parameter, std=0.5)
+        return model
+
+    return make
+
+
+@dataclass(frozen=True)
+class Memorised:
+    """A decoder, the texts that it knows by heart, and their random embeddings."""
+
+    decoder: RETDecoder
+    texts: list[str]
+    embeddings: FloatArray
+
+    @property
+    def engine(self) -> TorchEngine:
+        return TorchEngine(self.decoder.model)
+
+
+@pytest.fixture(scope="session")
+def memorised(
+    topic_sentences: list[str], make_model: Callable[..., RET], make_embeddings: Callable[..., FloatArray]
+) -> Memorised:
+    texts = sorted(topic_sentences, key=len)[:240:20]
+    vocabulary, model, embeddings = Vocabulary.load(), make_model(), make_embeddings(len(texts))
+    ids = [torch.from_numpy(ids.astype(np.int64)) for ids in vocabulary.encode_batch(texts)]
+    pieces_BL = pad_sequence(ids, batch_first=True)
+    written_BT = F.pad(pieces_BL != 0, (1, 0), value=True)
+    targets = F.pad(pieces_BL, (0, 1))[written_BT]
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(150):
+        loss = F.cross_entropy(model(torch.from_numpy(embeddings), pieces_BL)[written_BT], targets)
+        if loss.item() < 0.03:
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return Memorised(RETDecoder(TorchEngine(model), model, vocabulary), texts, embeddings)
