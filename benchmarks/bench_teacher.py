@@ -26,6 +26,7 @@ from tqdm import tqdm
 from cellular.config import TeacherConfig
 from cellular.encoders import OpenVINOEncoder, available_threads
 from cellular.graphs import exported, load_sentence_transformer
+from cellular.int8_graphs import neighbour_agreement, quantised
 from cellular.teachers import find_model, fingerprint
 from cellular.types import FloatArray
 
@@ -74,7 +75,9 @@ def load_variants(threads: int) -> dict[str, Variant]:
     torch.set_num_threads(threads)
     folder = find_model(MODEL)
     model = load_sentence_transformer(folder, "cpu")
-    graph = exported(folder, fingerprint(folder))
+    space = fingerprint(folder)
+    graph = exported(folder, space)
+    int8_graph = quantised(graph, space)
 
     def default(texts: Sequence[str]) -> FloatArray:
         return model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
@@ -84,13 +87,15 @@ def load_variants(threads: int) -> dict[str, Variant]:
 
     def ours(precision: str) -> Variant:
         settings = {"name": MODEL, "precision": precision, "threads": threads}
-        return OpenVINOEncoder(graph, TeacherConfig.model_validate(settings)).encode
+        used = int8_graph if precision == "int8" else graph
+        return OpenVINOEncoder(used, TeacherConfig.model_validate(settings)).encode
 
     return {
         "SentenceTransformer.encode(all)": default,
         "the same, 32 rows a call in corpus order": naive,
         "cellular, fp32": ours("fp32"),
         "cellular, bf16": ours("bf16"),
+        "cellular, int8": ours("int8"),
     }
 
 
@@ -116,18 +121,13 @@ def table(
     anchor = next(iter(vectors))
     for name, found in vectors.items():
         cosine = (found * vectors[anchor]).sum(axis=1)
+        agreement = neighbour_agreement(found, vectors[anchor])
         lines.append(
             f"| {name} | {count / bulk[name]:.0f} | {bulk[anchor] / bulk[name]:.2f} "
             f"| {1000 * single[name]:.1f} | {single[anchor] / single[name]:.2f} "
-            f"| {cosine.mean():.6f} | {cosine.min():.6f} | {same_nearest(found, vectors[anchor]):.3f} |"
+            f"| {cosine.mean():.6f} | {cosine.min():.6f} | {agreement:.3f} |"
         )
     return lines
-
-
-def same_nearest(left: FloatArray, right: FloatArray) -> float:
-    """Share of sentences whose nearest other sentence is the same one."""
-    nearest = [np.argmax(vectors @ vectors.T - 2 * np.eye(len(vectors)), axis=1) for vectors in (left, right)]
-    return float((nearest[0] == nearest[1]).mean())
 
 
 def processor() -> str:

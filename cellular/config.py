@@ -32,7 +32,9 @@ class TeacherConfig(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _int8_is_in_the_name(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _int8_is_in_the_name(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
         name = values.get("name", cls.model_fields["name"].default)
         if values.get("precision") == "int8" and isinstance(name, str) and not name.endswith(INT8):
             return {**values, "name": name + INT8}

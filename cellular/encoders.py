@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_FLOATS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of what is not quantised
 _WINDOW = 16_384  # texts tokenised and sorted at a time, so that memory does not follow the number of texts
 
 
@@ -34,12 +35,18 @@ class Encoder(Protocol):
     def precision(self) -> str:
         """The arithmetic it computes in."""
 
+    @property
+    def neighbour_agreement(self) -> float | None:
+        """Share of held-out sentences with the same nearest one as in fp32; None: not quantised."""
+
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """(N, D) float32 of unit length; (0, D) for no texts."""
 
 
 def load_encoder(folder: Path, fingerprint: str, config: TeacherConfig) -> Encoder:
     """The fastest encoder that this machine has for the model in a folder."""
+    if config.precision == "int8":
+        return _int8_encoder(folder, fingerprint, config)
     if _uses_cuda(config):
         return TorchEncoder(load_sentence_transformer(folder, "cuda"), config)
     try:
@@ -47,6 +54,17 @@ def load_encoder(folder: Path, fingerprint: str, config: TeacherConfig) -> Encod
     except UnsupportedModelError as error:
         logger.warning("teacher %s runs on torch, several times slower: %s", config.name, error)
         return TorchEncoder(load_sentence_transformer(folder, "cpu"), config)
+
+
+def _int8_encoder(folder: Path, fingerprint: str, config: TeacherConfig) -> Encoder:
+    from cellular.int8_graphs import quantised
+
+    if config.device == "cuda":
+        raise CellularError(f"teacher {config.name}: int8 is for processors; set device to cpu, or take bf16")
+    try:
+        return OpenVINOEncoder(quantised(exported(folder, fingerprint), fingerprint), config)
+    except UnsupportedModelError as error:
+        raise CellularError(f"teacher {config.name} cannot be quantised: {error}") from error
 
 
 class OpenVINOEncoder:
@@ -61,6 +79,7 @@ class OpenVINOEncoder:
 
         settings = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
         self.dimension: int = settings["dimension"]
+        self.neighbour_agreement: float | None = settings.get("neighbour_agreement")
         self._prompt: str = settings["prompt"]
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._batch_tokens = config.batch_tokens
@@ -69,7 +88,7 @@ class OpenVINOEncoder:
         self.precision = ("bf16" if native else "fp32") if config.precision == "auto" else config.precision
         threads = config.threads or available_threads()
         options = {
-            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[self.precision],
+            "INFERENCE_PRECISION_HINT": _FLOATS[self.precision],
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": threads,
             "ENABLE_CPU_PINNING": False,  # pinned, every process of a machine would share the same core
@@ -94,12 +113,14 @@ class OpenVINOEncoder:
         tokens = [encoding.ids for encoding in encodings]
         self._queue.set_callback(store)
         for rows in token_batches([len(ids) for ids in tokens], self._batch_tokens):
-            self._queue.start_async(_padded([tokens[row] for row in rows]), rows)
+            self._queue.start_async(padded([tokens[row] for row in rows]), rows)
         self._queue.wait_all()
 
 
 class TorchEncoder:
     """sentence-transformers itself: for GPUs, and for models that cannot be exported."""
+
+    neighbour_agreement: float | None = None
 
     def __init__(self, model: "SentenceTransformer", config: TeacherConfig) -> None:
         dimension = model.get_embedding_dimension()
@@ -143,8 +164,8 @@ def available_threads() -> int:
     return min(int(granted), cores) if granted.isdigit() and int(granted) > 0 else cores
 
 
-def _padded(tokens: list[list[int]]) -> dict[str, np.ndarray]:
-    """Token numbers and attention mask, each (rows, longest) int64."""
+def padded(tokens: list[list[int]]) -> dict[str, np.ndarray]:
+    """A graph's input: token numbers and attention mask, each (rows, longest) int64."""
     longest = max(map(len, tokens))
     ids = np.zeros((len(tokens), longest), np.int64)
     mask = np.zeros_like(ids)

@@ -9,11 +9,11 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cellular.errors import CellularError
 
@@ -36,24 +36,46 @@ def exported(folder: Path, fingerprint: str) -> Path:
         UnsupportedModelError: the model cannot be exported.
         CellularError: the cache cannot be written.
     """
-    from filelock import FileLock
+    return kept(fingerprint, lambda target: _export(folder, target))
+
+
+def cache_folder(fingerprint: str) -> Path:
+    """Where the graph of an embedding space is kept, for this OpenVINO."""
     from platformdirs import user_cache_path
 
-    root = user_cache_path("cellular") / "graphs"
-    target = root / f"{fingerprint.replace(':', '-')}-openvino-{version('openvino')}"
+    name = f"{fingerprint.replace(':', '-')}-openvino-{version('openvino')}"
+    return user_cache_path("cellular") / "graphs" / name
+
+
+def kept(fingerprint: str, make: Callable[[Path], None]) -> Path:
+    """The folder of a space's graph; `make` fills it first where it is missing or damaged.
+
+    Raises:
+        CellularError: the cache cannot be written.
+    """
+    from filelock import FileLock
+
+    target = cache_folder(fingerprint)
+    root = target.parent
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):  # a machine's workers start together: one exports
+        with FileLock(f"{target}.lock"):  # a machine's workers start together: one makes it
             if not _intact(target):
                 shutil.rmtree(target, ignore_errors=True)
                 with tempfile.TemporaryDirectory(dir=root) as scratch:
-                    _export(folder, Path(scratch) / "graph")
+                    make(Path(scratch) / "graph")
                     (Path(scratch) / "graph").rename(target)
     except OSError as error:
         raise CellularError(
             f"cannot keep the teacher's graph in {root} ({error}); set XDG_CACHE_HOME"
         ) from error
     return target
+
+
+def save_settings(target: Path, settings: dict[str, Any]) -> None:
+    """Write graph.json: how to run the graph, and the checksums of its files."""
+    settings = settings | {"sha256": {name: _sha256(target / name) for name in _FILES}}
+    (target / "graph.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
 
 def load_sentence_transformer(folder: Path, device: str) -> "SentenceTransformer":
@@ -88,12 +110,7 @@ def _export(folder: Path, target: Path) -> None:
     _save_tokenizer(model, target)
     prompt = model.prompts.get(model.default_prompt_name or "") or ""
     _check_equal(model, target, prompt)
-    settings = {
-        "dimension": model.get_embedding_dimension(),
-        "prompt": prompt,
-        "sha256": {name: _sha256(target / name) for name in _FILES},
-    }
-    (target / "graph.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    save_settings(target, {"dimension": model.get_embedding_dimension(), "prompt": prompt})
 
 
 def _save_tokenizer(model: "SentenceTransformer", target: Path) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cellular.bank import PhraseBank
-from cellular.config import TeacherConfig
+from cellular.config import INT8, TeacherConfig
 from cellular.decoders import default_bank_path
 from cellular.errors import CellularError
+from cellular.int8_graphs import known_agreement
 from cellular.teachers import TEACHERS, load_teacher
 
 LIBRARIES = ("torch", "sentence-transformers", "openvino", "faiss-cpu", "pyarrow", "ray", "fastapi", "lmdb")
@@ -76,6 +77,10 @@ def check_teachers() -> Iterator[Finding]:
             yield Finding(
                 f"teacher {name}", "ok", f"{teacher.dimension} dimensions, ready in {seconds:.1f} s"
             )
+            agreement = known_agreement(teacher.fingerprint)
+            if agreement is not None:
+                detail = f"the same nearest neighbour as in fp32 for {agreement:.1%} of held-out sentences"
+                yield Finding(f"teacher {name}{INT8}", "ok", detail)
 
 
 def check_bank() -> Iterator[Finding]:
