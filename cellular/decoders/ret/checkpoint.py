@@ -96,11 +96,11 @@ def load_checkpoint(folder_or_name: Path | str = DEFAULT_CHECKPOINT) -> Checkpoi
     vocabulary = Vocabulary.from_file(folder / VOCABULARY)
     if vocabulary.fingerprint != config.vocabulary:
         raise CellularError(f"{folder / VOCABULARY} is not the one that its {CONFIG} names: restore both")
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]):  # a program's own random numbers stay as they are
         model = RET(config.model)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     weights = unpack_weights(_read_tensors(folder / WEIGHTS), shapes, config.precision)
-    model.load_state_dict(weights, assign=True)
+    model.load_state_dict(weights)
     return Checkpoint(model, vocabulary, config.teacher, config.training, config.precision)
 
 

@@ -1,7 +1,6 @@
 """A decoder small enough to be trained here, and one thread to do it in."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -47,35 +46,34 @@ def make_model() -> Callable[..., RET]:
     return make
 
 
-@dataclass(frozen=True)
-class Memorised:
-    """A decoder, the texts that it knows by heart, and their random embeddings."""
+@pytest.fixture(scope="session")
+def known_texts(topic_sentences: list[str]) -> list[str]:
+    """Short and long ones."""
+    return sorted(topic_sentences, key=len)[:160:20]
 
-    decoder: RETDecoder
-    texts: list[str]
-    embeddings: FloatArray
 
-    @property
-    def engine(self) -> TorchEngine:
-        return TorchEngine(self.decoder.model)
+@pytest.fixture(scope="session")
+def known_embeddings(known_texts: list[str], make_embeddings: Callable[..., FloatArray]) -> FloatArray:
+    """A random direction for each known text."""
+    return make_embeddings(len(known_texts))
 
 
 @pytest.fixture(scope="session")
 def memorised(
-    topic_sentences: list[str], make_model: Callable[..., RET], make_embeddings: Callable[..., FloatArray]
-) -> Memorised:
-    texts = sorted(topic_sentences, key=len)[:240:20]
-    vocabulary, model, embeddings = Vocabulary.load(), make_model(), make_embeddings(len(texts))
-    ids = [torch.from_numpy(ids.astype(np.int64)) for ids in vocabulary.encode_batch(texts)]
+    known_texts: list[str], known_embeddings: FloatArray, make_model: Callable[..., RET]
+) -> RETDecoder:
+    """A decoder that writes the known texts from their embeddings."""
+    vocabulary, model = Vocabulary.load(), make_model()
+    ids = [torch.from_numpy(ids.astype(np.int64)) for ids in vocabulary.encode_batch(known_texts)]
     pieces_BL = pad_sequence(ids, batch_first=True)
     written_BT = F.pad(pieces_BL != 0, (1, 0), value=True)
     targets = F.pad(pieces_BL, (0, 1))[written_BT]
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(150):
-        loss = F.cross_entropy(model(torch.from_numpy(embeddings), pieces_BL)[written_BT], targets)
-        if loss.item() < 0.03:
+    for _ in range(120):
+        loss = F.cross_entropy(model(torch.from_numpy(known_embeddings), pieces_BL)[written_BT], targets)
+        if loss.item() < 0.05:
             break
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return Memorised(RETDecoder(TorchEngine(model), model, vocabulary), texts, embeddings)
+    return RETDecoder(TorchEngine(model), model, vocabulary)
