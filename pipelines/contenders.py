@@ -19,7 +19,7 @@ from cellular.teachers import Teacher
 from cellular.types import FloatArray
 
 if TYPE_CHECKING:
-    from cellular.decoders.ret.decoder import RETDecoder
+    from cellular.decoders.ret import RETDecoder
 
 BASELINES = ("constant", "nearest")
 CANDIDATES = 33
@@ -176,7 +176,7 @@ def _writer(
     name: str, parts: Parts, decode: Callable[["RETDecoder", FloatArray, int], list[str]]
 ) -> Contender:
     """A way to write texts with RET's weights."""
-    from cellular.decoders.ret.decoder import RETDecoder
+    from cellular.decoders.ret import RETDecoder
 
     decoder = RETDecoder.load(parts.checkpoint) if parts.checkpoint else RETDecoder.load()
     decoder.check_teacher(parts.teacher.fingerprint)
