@@ -31,6 +31,9 @@ def train_worker(settings: dict[str, Any]) -> None:
     """The loop of one worker, as Ray Train calls it."""
     config = TrainRETConfig.model_validate(settings["config"])
     device = ray.train.torch.get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("high")
     context = ray.train.get_context()
     torch.manual_seed(config.loop.seed)
     model = make_model(config, settings["dimension"]).to(device)
@@ -50,7 +53,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         config.loop,
         settings["facts"] | {"config": settings["config"]},
         flops_per_position(model),
-        settings["run_seconds"],
+        settings["deadline"],
     ).run()
 
 
@@ -174,7 +177,7 @@ class TextSource:
     def _batch(self, rows: Rows, variation: VariationConfig | None) -> Batch:
         return make_batch(self._texts, rows, variation)
 
-    def evaluate(self, trainer: Trainer) -> float:
+    def evaluate(self, trainer: Trainer) -> float | None:
         """Nats a piece of the averaged weights on all workers' held-out texts."""
         return trainer.evaluate(self._held_out_batches(), lambda batch: batch.mask_BL.sum())
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ def run(
     Raises:
         CellularError: something is wrong with the data, the settings or the target.
     """
+    deadline = time.time() + run_seconds if run_seconds else None
     config = _absolute(config)
     base = load_checkpoint(config.base) if config.base else None
     check_writable(config.target)
@@ -80,7 +82,7 @@ def run(
             track=track,
         )
         _identify(config, data, restart)
-        folder = fit(_training(config, data, run_seconds))
+        folder = fit(_training(config, data, deadline))
     if folder is None:
         raise CellularError(f"the training in {config.target} left no checkpoint: add --restart")
     return _finish(config, data, folder, origin or {})
@@ -143,7 +145,7 @@ def _identify(config: TrainRETConfig, data: TrainingData, restart: bool) -> None
         )
 
 
-def _training(config: TrainRETConfig, data: TrainingData, run_seconds: float | None) -> Training:
+def _training(config: TrainRETConfig, data: TrainingData, deadline: float | None) -> Training:
     folder = config.data_folder or config.target / "data"
     gpus: float = ray.cluster_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call]
     on_gpu = gpus > 0 if config.workers.gpu is None else config.workers.gpu
@@ -155,7 +157,7 @@ def _training(config: TrainRETConfig, data: TrainingData, run_seconds: float | N
             "config": config.model_dump(mode="json"),
             "dimension": data.dimension,
             "facts": {"teacher": data.teacher.model_dump(), "data": data.build},
-            "run_seconds": run_seconds,
+            "deadline": deadline,
         },
         datasets={
             name: ray.data.read_parquet(

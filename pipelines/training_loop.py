@@ -24,8 +24,8 @@ class Source(Protocol):
     def draw(self, step: int) -> tuple[Sequence[Any], int]:
         """This worker's batches of one optimiser step, and the positions in them."""
 
-    def evaluate(self, trainer: Trainer) -> float:
-        """The loss of the averaged weights on what is held out."""
+    def evaluate(self, trainer: Trainer) -> float | None:
+        """The loss of the averaged weights on what is held out, if anything is."""
 
     @property
     def position(self) -> Any:
@@ -53,7 +53,7 @@ class Loop:
         schedule, config: settings.
         facts: go into every checkpoint beside the loop's own.
         flops: of forward and backward for one position.
-        run_seconds: after these this run ends with a checkpoint, to be gone on with later.
+        deadline: time.time() after which this run ends with a checkpoint, to be gone on with later.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Loop:
         config: LoopConfig,
         facts: dict[str, Any],
         flops: float,
-        run_seconds: float | None = None,
+        deadline: float | None = None,
     ) -> None:
         self._trainer, self._source = trainer, source
         self._schedule, self._config, self._facts, self._flops = schedule, config, facts, flops
@@ -72,9 +72,8 @@ class Loop:
         self._leads, self._world = context.get_world_rank() == 0, context.get_world_size()
         self._device = next(trainer.model.parameters()).device
         self._seconds = 0.0
-        self._held_out: dict[str, float] = {}
-        self._started = time.monotonic()
-        self._run_seconds = run_seconds or float("inf")
+        self._held_out: dict[str, float | None] = {}
+        self._deadline = deadline or float("inf")
         self._restore()
 
     @property
@@ -94,6 +93,7 @@ class Loop:
             self._step()
             if self._due():
                 stop = self._act(self._tick())
+        self._seconds = self._tick().seconds
         self._save(self._measure())
 
     def _begin(self) -> None:
@@ -120,7 +120,7 @@ class Loop:
             seconds=self._base + now - self._clock,
             log=now - self._logged >= self._config.log_seconds,
             checkpoint=by_time if every is None else self._trainer.steps % every == 0,
-            stop=now - self._started >= self._run_seconds,
+            stop=time.time() >= self._deadline,
         )
         if self._world == 1:
             return tick

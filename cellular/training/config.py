@@ -37,7 +37,7 @@ class ScheduleConfig(Settings):
 
     steps: PositiveInt | None = Field(None, description="optimiser steps; the same result on any hardware")
     seconds: PositiveFloat | None = Field(None, description="training time, compilation not counted")
-    warmup_steps: NonNegativeInt = 200
+    warmup_steps: NonNegativeInt = Field(200, description="at most a tenth of `steps`")
     floor: Fraction = Field(0.02, description="share of the learning rate at the end of the cosine")
 
     @model_validator(mode="after")

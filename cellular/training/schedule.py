@@ -16,6 +16,7 @@ def rate_factor(config: ScheduleConfig, step: int, done: float) -> float:
 
     Loshchilov & Hutter 2017, SGDR.
     """
-    warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    steps = config.warmup_steps if config.steps is None else min(config.warmup_steps, config.steps // 10)
+    warmup = min(1.0, (step + 1) / steps) if steps else 1.0
     cosine = 0.5 * (1 + math.cos(math.pi * done))
     return warmup * (config.floor + (1 - config.floor) * cosine)

@@ -144,8 +144,8 @@ class Trainer:
         with source.rounded:
             torch._foreach_copy_(list(self._copies.values()), source.tensors)
 
-    def evaluate(self, batches: Any, count: Callable[[Any], Tensor]) -> float:
-        """The averaged weights' mean loss over the batches of all workers, each weighted by its count."""
+    def evaluate(self, batches: Any, count: Callable[[Any], Tensor]) -> float | None:
+        """The averaged weights' mean loss over all workers' batches, weighted by `count`; None of none."""
         if self._pruner:
             self._pruner.apply(dict(zip(self._copies, self._averaged.tensors, strict=True)))
         self._refresh(self._averaged)
@@ -156,7 +156,7 @@ class Trainer:
         self._refresh(self._own)
         if dist.is_initialized():
             dist.all_reduce(totals)
-        return float(totals[0] / totals[1]) if totals[1] else float("nan")
+        return float(totals[0] / totals[1]) if totals[1] else None
 
     def averages(self) -> Weights:
         """The averaged weights of what is trained, by name."""

@@ -1,0 +1,252 @@
+"""Training through Ray Train: it survives what kills its parts, and learns as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray._private import state
+
+from cellular.config import CorpusConfig, ResourceConfig, TeacherConfig
+from cellular.decoders.ret import RETDecoder
+from cellular.errors import CellularError
+from cellular.teachers import HashTeacher
+from cellular.training.config import (
+    LoopConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainingDataConfig,
+    TrainRETConfig,
+    WorkersConfig,
+)
+from pipelines.progress import silent
+from pipelines.train_ret import TrainReport, run
+from pipelines.training_log import read_metrics
+
+pytestmark = [
+    pytest.mark.usefixtures("cluster"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray's own
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+ROOT = Path(__file__).parents[2]
+STEPS = 80
+TEXTS = [
+    "The cat sat on the mat.",
+    "A dog barked all night.",
+    "Rain is falling.",
+    "We go home.",
+    "Two men are talking.",
+    "Is it late?",
+    "She likes green tea.",
+    "Boats sail at dawn.",
+]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    path.write_text("\n".join(TEXTS))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def quick_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Train looks at its workers every two seconds by default, and a report waits for that."""
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, corpus: Path, cluster: str) -> TrainReport:
+    """A training that nothing happened to. The others use its data."""
+    return run(configure(tmp_path_factory.mktemp("uninterrupted") / "run", corpus), track=silent)
+
+
+def configure(target: Path, corpus: Path, **settings: Any) -> TrainRETConfig:
+    defaults: dict[str, Any] = {
+        "target": target,
+        "data_folder": corpus.parent / "data",
+        "data": TrainingDataConfig(
+            corpus=CorpusConfig(inputs=(str(corpus),)),
+            teacher=TeacherConfig(name="hash:384"),
+            held_out=0.0,
+        ),
+        "applications": 2,
+        "schedule": ScheduleConfig(steps=STEPS),
+        "optimizer": OptimizerConfig(average_steps=10),
+        "loop": LoopConfig(batch_tokens=256, tick_steps=5, log_seconds=1000, checkpoint_steps=20),
+        "workers": WorkersConfig(workers=2, gpu=False),
+        "embedding": ResourceConfig(embedder_cpus=0.5),
+    }
+    return TrainRETConfig(**(defaults | settings))
+
+
+def checkpoints(target: Path) -> list[Path]:
+    """The checkpoints that a run would go on from, the latest last."""
+    listing = target / "run" / "checkpoint_manager_snapshot.json"
+    known = listing.read_text() if listing.exists() else ""
+    return sorted(path for path in target.glob("run/checkpoint_*") if f'"{path.name}"' in known)
+
+
+def wait_for_checkpoint(target: Path, alive: Callable[[], bool]) -> None:
+    while not checkpoints(target):
+        assert alive()
+        time.sleep(0.005)
+
+
+def worker_processes() -> list[int]:
+    """The processes of Ray Train's workers that are alive."""
+    actors = state.actors().values()
+    return [a["Pid"] for a in actors if "RayTrainWorker" in a["ActorClassName"] and a["State"] == "ALIVE"]
+
+
+def decoded(report: TrainReport) -> list[str]:
+    assert report.path
+    decoder = RETDecoder.load(report.path, engine="torch")
+    return list(decoder.decode_batch(HashTeacher(384).encode(TEXTS)))
+
+
+def test_a_killed_worker_costs_nothing_but_time(
+    tmp_path: Path, corpus: Path, uninterrupted: TrainReport
+) -> None:
+    target, killed = tmp_path / "run", []
+
+    def kill_one() -> None:
+        wait_for_checkpoint(target, lambda: not finished.is_set())
+        killed.append(worker_processes()[0])
+        os.kill(killed[0], signal.SIGKILL)
+
+    finished = threading.Event()
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    report = run(configure(target, corpus), track=silent)
+    finished.set()
+    killer.join()
+    assert killed
+    assert report.steps == STEPS
+    assert report.loss == pytest.approx(uninterrupted.loss, rel=0.05)
+    assert decoded(report) == decoded(uninterrupted) == TEXTS
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start `python -m jobs.train_ret` with a configuration; none outlives the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start_training(config: TrainRETConfig, address: str) -> subprocess.Popen[str]:
+        settings = config.target.with_suffix(".yaml")
+        settings.write_text(config.model_dump_json())
+        command = [sys.executable, "-m", "jobs.train_ret", "--config", str(settings)]
+        environment = {**os.environ, "RAY_ADDRESS": address}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes))
+        return started[-1]
+
+    yield start_training
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_killed_driver_goes_on_when_its_command_is_run_again(
+    tmp_path: Path,
+    corpus: Path,
+    cluster: str,
+    uninterrupted: TrainReport,
+    start: Callable[..., subprocess.Popen[str]],
+) -> None:
+    config = configure(tmp_path / "run", corpus)
+    process = start(config, cluster)
+    wait_for_checkpoint(config.target, lambda: process.poll() is None)
+    process.kill()
+    process.wait()
+    saved = json.loads((checkpoints(config.target)[-1] / "state.json").read_text())
+    before = len((config.target / "metrics.jsonl").read_text().splitlines())
+    report = run(config, track=silent)
+    resumed = (config.target / "metrics.jsonl").read_text().splitlines()[before:]
+    assert json.loads(resumed[0])["step"] > saved["steps"] > 0
+    assert [metrics["step"] for metrics in read_metrics(config.target)] == [20, 40, 60, 80]
+    assert report.loss == pytest.approx(uninterrupted.loss, rel=0.05)
+
+
+def test_the_number_of_workers_may_change(tmp_path: Path, corpus: Path, uninterrupted: TrainReport) -> None:
+    """Between runs, and at the start of one that finds room for fewer than it would take."""
+    elastic = WorkersConfig(workers=4, min_workers=1, gpu=False, worker_cpus=0.7)
+    config = configure(tmp_path / "run", corpus, workers=elastic)
+    paused = run(config, run_seconds=0.001, track=silent)
+    assert paused.path is None and 0 < paused.steps < STEPS
+    assert 1 <= read_metrics(config.target)[-1]["workers"] < 4
+    alone = config.model_copy(update={"workers": WorkersConfig(workers=1, gpu=False)})
+    report = run(alone, track=silent)
+    assert read_metrics(config.target)[-1]["workers"] == 1
+    assert report.loss == pytest.approx(uninterrupted.loss, rel=0.05)
+
+
+def test_a_finished_training_is_not_trained_again(corpus: Path, uninterrupted: TrainReport) -> None:
+    assert uninterrupted.path
+    target = uninterrupted.path.parent
+    curve = read_metrics(target)
+    assert run(configure(target, corpus), track=silent) == uninterrupted
+    assert read_metrics(target) == curve
+
+
+def test_fine_tuning_lowers_the_loss_on_a_corpus_of_its_own(
+    tmp_path: Path, uninterrupted: TrainReport
+) -> None:
+    own = tmp_path / "own.txt"
+    own.write_text("".join(f"The boat number {number} sails.\n" for number in range(60)))
+    config = configure(
+        tmp_path / "run",
+        own,
+        base=str(uninterrupted.path),
+        applications=None,
+        schedule=ScheduleConfig(steps=30),
+        workers=WorkersConfig(workers=1, gpu=False),
+    )
+    data = config.data.model_copy(update={"held_out": 0.2})
+    report = run(config.model_copy(update={"data": data}), track=silent)
+    assert report.held_out_before and report.held_out_after
+    assert report.held_out_after < 0.7 * report.held_out_before
+
+
+def test_another_teacher_needs_a_new_projection(tmp_path: Path, uninterrupted: TrainReport) -> None:
+    own = tmp_path / "own.txt"
+    own.write_text("\n".join(TEXTS))
+    data = TrainingDataConfig(
+        corpus=CorpusConfig(inputs=(str(own),)), teacher=TeacherConfig(name="hash:768"), held_out=0.0
+    )
+    config = configure(tmp_path / "run", own, base=str(uninterrupted.path), applications=None, data=data)
+    with pytest.raises(CellularError, match=r"reads hash:384 .*, not hash:768 .*--only projection"):
+        run(config, track=silent)
+    report = run(config.model_copy(update={"only": "projection"}), track=silent)
+    assert report.loss < 1.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schedule": ScheduleConfig(steps=STEPS + 1)}, r"other settings or data.*--restart"),
+        ({"base": "/missing"}, "no checkpoint /missing"),
+    ],
+)
+def test_a_mistake_is_said_before_anything_is_trained(
+    corpus: Path, uninterrupted: TrainReport, changes: dict[str, Any], message: str
+) -> None:
+    assert uninterrupted.path
+    with pytest.raises(CellularError, match=message):
+        run(configure(uninterrupted.path.parent, corpus, **changes), track=silent)
+
+
+def test_a_teacher_of_another_dimension_is_refused_before_it_embeds(tmp_path: Path, corpus: Path) -> None:
+    data = TrainingDataConfig(
+        corpus=CorpusConfig(inputs=(str(corpus),)), teacher=TeacherConfig(name="hash:100")
+    )
+    with pytest.raises(CellularError, match="100 numbers: RET reads 384 or 768"):
+        run(configure(tmp_path / "run", corpus, data=data, data_folder=None), track=silent)
+    assert not list(tmp_path.glob("run/data/*/train/*"))
