@@ -1,0 +1,1 @@
+"""Triton kernels of the layer, for NVIDIA GPUs. Nothing else imports Triton."""
