@@ -170,6 +170,7 @@ class EvaluationConfig(Settings):
     bank: Path | None = Field(None, description="bank of the training texts, for whatever searches one")
     training_bank: bool = Field(False, description="without a bank: build that of the train files, once")
     checkpoint: Path | None = Field(None, description="RET's weights; None: those of the package")
+    engine: str = Field("auto", description="what runs RET: a name in ENGINES; auto: the fastest")
     teacher: TeacherConfig = TeacherConfig()
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of what samples")
     cache: Path | None = Field(None, description="folder of embeddings; None: in the user's cache")

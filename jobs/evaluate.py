@@ -23,6 +23,7 @@ def main(
         bool, typer.Option("--training-bank", help="Build that bank from the train files, once.")
     ] = False,
     checkpoint: Annotated[Path | None, typer.Option(help="RET's weights. By default those shipped.")] = None,
+    engine: Annotated[str, typer.Option(help="What runs RET. By default the fastest there is.")] = "auto",
     teacher: Annotated[str, typer.Option(help="A name, a folder or a hub name.")] = "all-MiniLM-L6-v2",
     precision: Annotated[str, typer.Option(help="The teacher's: auto, fp32 or bf16.")] = "auto",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of a decoder that samples.")] = 3,
@@ -44,6 +45,7 @@ def main(
             "bank": bank,
             "training_bank": training_bank,
             "checkpoint": checkpoint,
+            "engine": engine,
             "teacher": {"name": teacher, "precision": precision},
             "seeds": tuple(range(seeds)),
         }

@@ -66,6 +66,7 @@ class Parts:
     constant: str
     bank: PhraseBank | None = None
     checkpoint: Path | None = None  # None: the one that comes with the package
+    engine: str = "auto"  # what runs RET
 
     def needed_bank(self, name: str) -> PhraseBank:
         """The bank of a contender that cannot do without.
@@ -176,12 +177,12 @@ def _writer(
     name: str, parts: Parts, decode: Callable[["RETDecoder", FloatArray, int], list[str]]
 ) -> Contender:
     """A way to write texts with RET's weights."""
-    from cellular.decoders.ret import RETDecoder
+    from cellular.decoders.ret import DEFAULT_CHECKPOINT, RETDecoder
 
-    decoder = RETDecoder.load(parts.checkpoint) if parts.checkpoint else RETDecoder.load()
+    decoder = RETDecoder.load(parts.checkpoint or DEFAULT_CHECKPOINT, engine=parts.engine)
     decoder.check_teacher(parts.teacher.fingerprint)
     about = {
-        "checkpoint": parts.checkpoint.name if parts.checkpoint else "the package's",
+        "checkpoint": Path(parts.checkpoint or DEFAULT_CHECKPOINT).name,
         "parameters": f"{decoder._count_parameters():,}",
         "engine": decoder.engine.name,
     }

@@ -91,7 +91,7 @@ def _prepare(config: EvaluationConfig, loader: EmbeddingLoader) -> tuple[list[He
         texts = held_out_texts(file, training, bank, config.limit)
         sets.append(HeldOut(name, texts, loader.encode(texts)))
     constant = constant_sentence(training, loader)
-    return sets, Parts(CountingTeacher(loader.teacher), constant, bank, config.checkpoint)
+    return sets, Parts(CountingTeacher(loader.teacher), constant, bank, config.checkpoint, config.engine)
 
 
 def _contenders(names: Sequence[str], parts: Parts) -> list[Contender]:
