@@ -37,7 +37,7 @@ class MagnitudePruner:
         """Prune after an optimiser step; `done` is the share of the training, 0 to 1."""
         target = cubic_sparsity(done, self._final, self._start, self._end)
         if target > self._sparsity and (self._calls % _EVERY == 0 or target == self._final):
-            self._masks = {name: magnitude_mask(weight, target) for name, weight in self._weights.items()}
+            self._masks = {name: largest(weight, target) for name, weight in self._weights.items()}
             self._sparsity = target
         self._calls += 1
         self.apply(self._weights)
@@ -56,8 +56,8 @@ def cubic_sparsity(done: float, final: float, start: float, end: float) -> float
     return final * (1 - (1 - max(done - start, 0.0) / (end - start)) ** 3)
 
 
-def magnitude_mask(weight: Tensor, sparsity: float) -> Tensor:
-    """Boolean, true for the `1 - sparsity` of the weights that are largest."""
+def largest(weight: Tensor, sparsity: float) -> Tensor:
+    """Boolean mask of the `1 - sparsity` of the weights that are largest."""
     count = round(sparsity * weight.numel())
     sizes = weight.abs().flatten()
     mask = torch.ones_like(sizes, dtype=torch.bool)

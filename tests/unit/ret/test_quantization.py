@@ -116,22 +116,19 @@ def test_weights_are_rounded_inside_and_themselves_again_outside() -> None:
 
 
 def test_training_through_rounding_ends_nearer_than_rounding_after_training() -> None:
-    inputs, target_RC = weights(5, 512, 32), weights(6, 8, 32)
+    shared = weights(7, 512, 1)  # so that errors of several columns can make up for each other
+    inputs, target_RC = weights(5, 512, 32) + 0.9 * shared, weights(6, 8, 32)
 
     def loss(weight_RC: Tensor) -> Tensor:
-        return (inputs @ (weight_RC - target_RC).T * torch.linspace(0, 3, 8)).square().mean()
+        return (inputs @ (weight_RC - target_RC).T).square().mean()
 
-    mixed = torch.nn.functional.linear(inputs, torch.eye(32) + 0.9)  # inputs that depend on each other
-    inputs = mixed
     parameter = target_RC.clone().requires_grad_()
     quantiser = FakeQuantiser({"weight": parameter.data}, 4)
-    optimizer = torch.optim.Adam([parameter], 1e-2)
-    for step in range(200):
-        for group in optimizer.param_groups:
-            group["lr"] = 1e-2 * (1 - step / 200)
+    optimizer = torch.optim.SGD([parameter], 3e-3)
+    for _ in range(100):
         optimizer.zero_grad()
         with quantiser:
             loss(parameter).backward()
         optimizer.step()
     trained = quantise(parameter.detach(), 4).dequantise()
-    assert loss(trained) < 0.7 * loss(quantise(target_RC, 4).dequantise())
+    assert loss(trained) < 0.9 * loss(quantise(target_RC, 4).dequantise())

@@ -7,7 +7,7 @@ from torch import Tensor
 from cellular.decoders.ret.sparsity import (
     MagnitudePruner,
     cubic_sparsity,
-    magnitude_mask,
+    largest,
     pack_mask,
     sparsity,
     unpack_mask,
@@ -33,7 +33,7 @@ def test_the_first_column_is_the_lowest_bit() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.8, 1.0])
 def test_the_smallest_weights_go(share: float) -> None:
     weight = make_weights()["one"]
-    mask = magnitude_mask(weight, share)
+    mask = largest(weight, share)
     assert int((~mask).sum()) == round(share * weight.numel())
     if 0 < share < 1:
         assert weight[~mask].abs().max() <= weight[mask].abs().min()
