@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 WIDTHS = (16, 24, 32, 40, 56, 72, 96)  # pieces of a text, its END included
@@ -129,11 +130,14 @@ class Buckets:
     def every(self) -> Iterator[Rows]:
         """Each text once, in order: for a loss that is not trained on."""
         for width, wanted in zip(WIDTHS, self.rows, strict=True):
-            for rows_B in torch.split(self._members[width], wanted):
-                padding = (0, wanted - len(rows_B))
-                real_B = torch.ones_like(rows_B, dtype=torch.bool)
-                filled = [torch.nn.functional.pad(rows, padding) for rows in (rows_B, real_B)]
-                yield Rows(width, *(rows.to(self._device) for rows in filled))
+            members = self._members[width]
+            for rows_B in torch.split(members, wanted) if len(members) else ():
+                yield self._filled(width, rows_B, wanted)
+
+    def _filled(self, width: int, rows_B: Tensor, wanted: int) -> Rows:
+        padding = (0, wanted - len(rows_B))
+        real_B = torch.ones_like(rows_B, dtype=torch.bool)
+        return Rows(width, *(F.pad(rows, padding).to(self._device) for rows in (rows_B, real_B)))
 
     @property
     def position(self) -> list[float]:

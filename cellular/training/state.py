@@ -30,8 +30,8 @@ def load_state(folder: Path, device: torch.device) -> tuple[dict[str, dict[str, 
     Raises:
         CellularError: the folder holds no complete checkpoint.
     """
-    try:
-        tensors = {group: load_file(folder / f"{group}.safetensors", device=str(device)) for group in GROUPS}
-        return tensors, json.loads((folder / _FACTS).read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise CellularError(f"{folder} is no checkpoint of a training: {error.filename} is missing") from None
+    names = [*(f"{group}.safetensors" for group in GROUPS), _FACTS]
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise CellularError(f"{folder} is no checkpoint of a training: {missing[0]} is missing")
+    tensors = {group: load_file(folder / f"{group}.safetensors", device=str(device)) for group in GROUPS}
+    return tensors, json.loads((folder / _FACTS).read_text("utf-8"))

@@ -1,0 +1,62 @@
+"""Stacked matrices are optimised as the several ones they are; a saved state goes on exactly."""
+
+import torch
+from torch import Tensor, nn
+
+from cellular.training.config import OptimizerConfig
+from cellular.training.optimizer import Optimizers
+
+CONFIG = OptimizerConfig()
+
+
+def weights(seed: int = 0) -> dict[str, nn.Parameter]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"stacked": (24, 8), "wide": (4, 8), "gain": (8,)}
+    made = {name: nn.Parameter(torch.randn(shape, generator=generator)) for name, shape in shapes.items()}
+    for weight in made.values():
+        weight.grad = torch.zeros_like(weight)
+    return made
+
+
+def take_steps(parameters: dict[str, nn.Parameter], optimizers: Optimizers, first: int, count: int) -> None:
+    for number in range(first, first + count):
+        generator = torch.Generator().manual_seed(number)
+        for weight in parameters.values():
+            assert weight.grad is not None
+            weight.grad.copy_(torch.randn(weight.shape, generator=generator))
+        optimizers.step(0.5)
+
+
+def test_the_parts_of_a_stack_are_optimised_each_by_itself() -> None:
+    stacked = weights()
+    apart = {
+        f"part{n}": nn.Parameter(part.clone()) for n, part in enumerate(stacked["stacked"].data.chunk(3))
+    }
+    gradient = torch.randn(24, 8, generator=torch.Generator().manual_seed(1))
+    stacked["stacked"].grad = gradient.clone()
+    for part, piece in zip(apart.values(), gradient.chunk(3), strict=True):
+        part.grad = piece.clone()
+    Optimizers({"stacked": stacked["stacked"]}, {"stacked": 3}, CONFIG).step(1.0)
+    Optimizers(apart, dict.fromkeys(apart, 1), CONFIG).step(1.0)
+    assert torch.equal(stacked["stacked"], torch.cat(list(apart.values())))
+
+
+def test_a_saved_state_goes_on_exactly() -> None:
+    matrices = {"stacked": 3, "wide": 1}
+    whole, begun = weights(), weights()
+    take_steps(whole, Optimizers(whole, matrices, CONFIG), 0, 6)
+    first = Optimizers(begun, matrices, CONFIG)
+    take_steps(begun, first, 0, 4)
+    state: dict[str, Tensor] = {name: tensor.clone() for name, tensor in first.state().items()}
+    second = Optimizers(begun, matrices, CONFIG)
+    second.load_state(state)
+    take_steps(begun, second, 4, 2)
+    assert all(torch.equal(whole[name], begun[name]) for name in whole)
+
+
+def test_matrices_that_are_not_trained_are_passed_over() -> None:
+    only = {"gain": weights()["gain"]}
+    optimizers = Optimizers(only, {"stacked": 3}, CONFIG)
+    before = only["gain"].detach().clone()
+    take_steps(only, optimizers, 0, 1)
+    assert not torch.equal(only["gain"], before)
