@@ -9,6 +9,7 @@ from jobs import (
     append_phrase_bank,
     bank_info,
     build_phrase_bank,
+    compress_ret,
     console,
     decode,
     demo,
@@ -24,7 +25,7 @@ from jobs import (
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 bank = typer.Typer(no_args_is_help=True, help="Build, extend, search and check phrase banks.")
 app.add_typer(bank, name="bank")
-ret = typer.Typer(no_args_is_help=True, help="Train decoders.")
+ret = typer.Typer(no_args_is_help=True, help="Train and compress decoders.")
 app.add_typer(ret, name="ret")
 
 bank.command("build")(build_phrase_bank.main)
@@ -33,6 +34,7 @@ bank.command("info")(bank_info.main)
 bank.command("search")(search_bank.main)
 bank.command("verify")(verify_bank.main)
 ret.command("train")(train_ret.main)
+ret.command("compress")(compress_ret.main)
 app.command("embed")(embed.main)
 app.command("decode")(decode.main)
 app.command("evaluate")(evaluate.main)
