@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from cellular.checks import check_embeddings
 from cellular.decoders.ret.beam import beam_search
 from cellular.decoders.ret.checkpoint import DEFAULT_CHECKPOINT, TeacherInfo, load_checkpoint
+from cellular.decoders.ret.engines import choose_engine
 from cellular.decoders.ret.generation import (
     MAX_PIECES,
     Choice,
@@ -53,8 +54,8 @@ class RETDecoder:
     infinity or a zero vector, naming the row, and for options out of range.
 
     Args:
-        engine: what runs the model.
-        model: the weights that the engine runs.
+        engine: runs the model.
+        model: its weights also score texts.
         vocabulary: the pieces it was trained on.
         teacher: whose embeddings it reads; None: untrained.
     """
@@ -76,13 +77,13 @@ class RETDecoder:
         Args:
             name_or_folder: one that comes with the package, or a folder that `save_checkpoint` wrote.
             engine: a name in ENGINES; auto: the fastest that this machine has.
-            precision: what the engine computes in; None: its own default for the checkpoint.
+            precision: what the engine computes in; None: fp32.
 
         Raises:
             CellularError: no such checkpoint or engine, or a damaged file.
         """
         checkpoint = load_checkpoint(name_or_folder)
-        chosen = TorchEngine(checkpoint.model, precision or "fp32")
+        chosen = choose_engine(engine, checkpoint.model, precision)
         return RETDecoder(chosen, checkpoint.model, checkpoint.vocabulary, checkpoint.teacher)
 
     def check_teacher(self, fingerprint: str) -> None:
@@ -169,24 +170,24 @@ class RETDecoder:
         beam_width: int | None = None,
         length_penalty: float = 0.0,
     ) -> list[list[Hypothesis]]:
-        """The best texts that a beam search finds for each embedding, best first.
+        """The best texts that a beam search finds for each of the (N, E) embeddings, best first.
 
         Args:
-            embeddings: (N, E).
+            embeddings: of the teacher.
             n: texts of each, all different; fewer where pieces spelled a text in two ways.
             max_length: pieces after which a text is cut off.
             beam_width: texts that are followed at once, at least n; None: n.
             length_penalty: see `beam_search`.
         """
-        width = max(_positive("n", n), n if beam_width is None else beam_width)
-        rows = self._rows(embeddings)
-        positions = _positive("max_length", max_length)
-        found = [
-            texts
+        width = n if beam_width is None else beam_width
+        if width < _positive("n", n):
+            raise ValueError(f"beam_width must be at least {n}, not {width}")
+        rows, positions = self._rows(embeddings), _positive("max_length", max_length)
+        return [
+            self._distinct(texts)[:n]
             for chunk in _chunks(rows, width)
             for texts in beam_search(self.engine, chunk, positions, width, length_penalty)
         ]
-        return [self._distinct(texts)[:n] for texts in found]
 
     def samples(
         self,
@@ -203,12 +204,11 @@ class RETDecoder:
         Their log-probabilities are the decoder's own: at temperature 1, with no piece cut off by `top_p`.
         """
         sampler = Sampler(_positive("n", n), _positive("max_length", max_length), temperature, top_p, seed)
-        drawn = [
-            texts
+        return [
+            [self._hypothesis(written) for written in texts]
             for chunk in _chunks(self._rows(embeddings), n)
             for texts in sample(self.engine, chunk, max_length, n, sampler)
         ]
-        return [[self._hypothesis(written) for written in texts] for texts in drawn]
 
     def stream(
         self,
@@ -231,14 +231,14 @@ class RETDecoder:
         return self.vocabulary.decode_stream(int(position.ids_R[0]) for position in positions)
 
     def log_probabilities(self, embeddings: ArrayLike, texts: Sequence[str]) -> FloatArray:
-        """Natural logarithms of the probabilities that each embedding's text is written, END included.
+        """How likely each embedding's text is to be written as the vocabulary cuts it, END included.
 
         Args:
             embeddings: (N, E).
             texts: N of them.
 
         Returns:
-            (N,) float32.
+            (N,) float32, natural logarithms.
         """
         rows = self._rows(embeddings)
         if len(rows) != len(texts):
@@ -246,7 +246,6 @@ class RETDecoder:
         return log_probabilities(self.model, rows, self.vocabulary.encode_batch(texts))
 
     def _count_parameters(self) -> int:
-        """Number of parameters, tied ones once."""
         return self.model._count_parameters()
 
     def _rows(self, embeddings: ArrayLike) -> FloatArray:
@@ -265,8 +264,10 @@ class RETDecoder:
 
     def _distinct(self, texts: Sequence[Written]) -> list[Hypothesis]:
         """Each text once, as its best."""
-        hypotheses = map(self._hypothesis, reversed(texts))
-        return list({hypothesis.text: hypothesis for hypothesis in hypotheses}.values())[::-1]
+        found: dict[str, Hypothesis] = {}
+        for hypothesis in map(self._hypothesis, texts):
+            found.setdefault(hypothesis.text, hypothesis)
+        return list(found.values())
 
 
 def create_ultra_compact_decoder(
