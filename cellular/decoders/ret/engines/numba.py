@@ -1,7 +1,7 @@
 """Decoding with numba: loops that LLVM compiles on first use and numba keeps on disk. Needs wheels alone.
 
-Weights are float32, or int8 with a scale a row. With int8, each row of inputs is rounded to int8 by its peak too, and
-products are summed as integers.
+Weights are float32, or int8 with a scale a row. With int8, each row of inputs is rounded to 8 bits by its
+peak too, and products are summed as integers.
 
 Shapes: B texts, P prefix states, A applications, T positions, D hidden, K of a head, H = K / 2, R rows and
 C columns of a matrix, F inner width, V vocabulary, L pieces.
@@ -44,10 +44,15 @@ def compiled(function: Function) -> Function:
 
 
 class Int8Matrix(NamedTuple):
-    """Weights are codes times the scale of their row."""
+    """Weights are codes times the scale of their row. Inputs are rounded to (code + zero) times a scale."""
 
     codes_RC: NDArray[np.int8]
     scales_R: FloatArray
+    sums_R: NDArray[np.int32]
+    """of each row's codes"""
+    steps: np.float32
+    """of rounding, between zero and the peak of the inputs"""
+    zero: np.int32
 
 
 Matrix = FloatArray | Int8Matrix
@@ -83,7 +88,9 @@ class NumbaEngine(CompiledEngine):
             query_key_value=pack(model.query_key_value),
             attention_out=pack(model.attention_out),
             mlp_in=pack(model.mlp_in),
-            mlp_out=pack(model.mlp_out),
+            mlp_out=to_array(model.mlp_out)
+            if precision == "fp32"
+            else _int8_matrix(model.mlp_out, positive=True),
             head=pack(model.pieces),
             input_norm_D=to_array(model.input_norm),
             attention_norm_D=to_array(model.attention_norm),
@@ -107,9 +114,12 @@ class NumbaEngine(CompiledEngine):
         _greedy(self._weights, rotary, prefix_BPD, offsets_BD, ids_BL, lengths_B)
 
 
-def _int8_matrix(weight_RC: Tensor) -> Int8Matrix:
+def _int8_matrix(weight_RC: Tensor, positive: bool = False) -> Int8Matrix:
+    """`positive`: its inputs are never negative, and can take all 256 steps."""
     matrix = quantise(weight_RC.detach(), 8)
-    return Int8Matrix(matrix.codes.numpy(), to_array(matrix.scales[:, 0]))
+    codes, scales = matrix.codes.numpy(), to_array(matrix.scales[:, 0])
+    steps, zero = (255, 128) if positive else (127, 0)
+    return Int8Matrix(codes, scales, codes.sum(1, dtype=np.int32), np.float32(steps), np.int32(zero))
 
 
 @compiled
@@ -145,14 +155,14 @@ def _multiply_int8(matrix: Any, x_C: Any, y_R: Any) -> None:
     peak = np.float32(1e-30)
     for i in range(x_C.size):
         peak = max(peak, abs(x_C[i]))
-    inverse = np.float32(127) / peak
+    inverse = matrix.steps / peak
     for i in range(x_C.size):
-        codes_C[i] = np.int8(np.rint(x_C[i] * inverse))
+        codes_C[i] = np.int8(np.int32(np.rint(x_C[i] * inverse)) - matrix.zero)
     for row in range(matrix.codes_RC.shape[0]):
-        total = np.int32(0)
+        total = matrix.zero * matrix.sums_R[row]
         for i in range(matrix.codes_RC.shape[1]):  # narrow at every step, or LLVM takes 64-bit sums
             total = np.int32(total + np.int32(matrix.codes_RC[row, i]) * np.int32(codes_C[i]))
-        y_R[row] = np.float32(total) * (matrix.scales_R[row] * peak / np.float32(127))
+        y_R[row] = np.float32(total) * (matrix.scales_R[row] / inverse)
 
 
 @compiled

@@ -1,0 +1,56 @@
+/* Vectors as wide as the target's registers, in GNU C. */
+#ifndef LANES_H
+#define LANES_H
+
+#include <stdint.h>
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__AVX512F__) && !defined(PLAIN)
+#define LANES 16
+#elif defined(__AVX2__) && !defined(PLAIN)
+#define LANES 8
+#else
+#define LANES 4
+#endif
+
+typedef float Lanes __attribute__((vector_size(4 * LANES)));
+typedef int32_t IntLanes __attribute__((vector_size(4 * LANES)));
+typedef int8_t ByteLanes __attribute__((vector_size(LANES)));
+typedef Lanes UnalignedLanes __attribute__((aligned(4), may_alias));
+
+INLINE Lanes load(const float *from) { return *(const UnalignedLanes *)from; }
+
+INLINE void store(float *to, Lanes x) { *(UnalignedLanes *)to = x; }
+
+INLINE Lanes all(float x) { return x - (Lanes){0}; }
+
+/* The sum in a fixed order, by halves. */
+INLINE float sum(Lanes x) {
+#if LANES == 16
+    return _mm512_reduce_add_ps((__m512)x);
+#else
+    float part[LANES];
+    store(part, x);
+    for (int width = LANES / 2; width; width /= 2)
+        for (int i = 0; i < width; i++) part[i] += part[i + width];
+    return part[0];
+#endif
+}
+
+/* Adding it rounds |x| < 2^22 to an integer, half to even, that stands in the low bits. */
+#define ROUNDING 12582912.0f
+
+/* e^x for x <= 0, to 2 units in the last place; below -87, zero. */
+INLINE Lanes exponential(Lanes x) {
+    Lanes power = x * 1.44269504f, shifted = power + ROUNDING;
+    Lanes f = (power - (shifted - ROUNDING)) * 0.69314718f;
+    Lanes y = 0.041666667f + f * (0.0083333333f + f * 0.0013888889f);
+    y = 1.0f + f * (1.0f + f * (0.5f + f * (0.16666667f + f * y)));
+    IntLanes scaled = (IntLanes)y + ((IntLanes)shifted << 23);
+    return (Lanes)(scaled & (x > -87.0f));
+}
+
+#endif
