@@ -17,10 +17,13 @@ from cellular.types import FloatArray
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from tokenizers import Tokenizer
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
 _FLOATS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of what is not quantised
+_GPU_TOKENS = 65_536  # of one pass on a GPU, which fewer would leave idle
 _WINDOW = 16_384  # texts tokenised and sorted at a time, so that memory does not follow the number of texts
 
 
@@ -118,7 +121,10 @@ class OpenVINOEncoder:
 
 
 class TorchEncoder:
-    """sentence-transformers itself: for GPUs, and for models that cannot be exported."""
+    """sentence-transformers' own modules: for GPUs, and for models that cannot be exported.
+
+    Texts are tokenised all at once: `SentenceTransformer.encode` does it batch by batch while the GPU waits.
+    """
 
     neighbour_agreement: float | None = None
 
@@ -132,19 +138,55 @@ class TorchEncoder:
         fp32 = config.precision == "fp32" or (config.precision == "auto" and self._device == "cpu")
         self.precision = "fp32" if fp32 else "bf16"
         self._batch_size = 32 if self._device == "cpu" else 512
+        self._tokenizer = _plain_tokenizer(model)
+        self._batch_tokens = max(config.batch_tokens, 1 if self._device == "cpu" else _GPU_TOKENS)
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """(N, D) float32 of unit length."""
+        unit: FloatArray = self.encode_tensor(texts).cpu().numpy()
+        return unit
+
+    def encode_tensor(self, texts: Sequence[str]) -> "Tensor":
+        """(N, D) float32 of unit length, on the model's device."""
         import torch
 
         if not texts:
-            return np.empty((0, self.dimension), np.float32)
+            return torch.empty(0, self.dimension)
         with torch.autocast(self._device, torch.bfloat16, enabled=self.precision == "bf16"):
-            vectors = self._model.encode(
-                list(texts), batch_size=self._batch_size, show_progress_bar=False, convert_to_tensor=True
-            )
-        unit: FloatArray = torch.nn.functional.normalize(vectors.float(), dim=1).cpu().numpy()
-        return unit
+            vectors = self._batches(texts) if self._tokenizer else self._whole(texts)
+        return torch.nn.functional.normalize(vectors.float(), dim=1)
+
+    def _whole(self, texts: Sequence[str]) -> "Tensor":
+        return self._model.encode(
+            list(texts), batch_size=self._batch_size, show_progress_bar=False, convert_to_tensor=True
+        )
+
+    def _batches(self, texts: Sequence[str]) -> "Tensor":
+        import torch
+
+        assert self._tokenizer
+        vectors = torch.empty(len(texts), self.dimension, device=self._model.device)
+        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+        with torch.inference_mode():
+            for rows in token_batches([len(ids) for ids in tokens], self._batch_tokens):
+                arrays = padded([tokens[row] for row in rows])
+                features = {name: torch.from_numpy(array) for name, array in arrays.items()}
+                features = {name: tensor.to(self._model.device) for name, tensor in features.items()}
+                vectors[torch.from_numpy(rows)] = self._model(features)["sentence_embedding"].float()
+        return vectors
+
+
+def _plain_tokenizer(model: "SentenceTransformer") -> "Tokenizer | None":
+    """The model's tokenizer where nothing else is done to texts: no prompt, and a `tokenizers` one."""
+    from tokenizers import Tokenizer
+
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer) or model.default_prompt_name or not model.max_seq_length:
+        return None
+    tokenizer = Tokenizer.from_str(backend.to_str())
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(model.max_seq_length)
+    return tokenizer
 
 
 def token_batches(lengths: Sequence[int], budget: int) -> Iterator[np.ndarray]:
