@@ -1,8 +1,8 @@
 """Micro-batches: what waits for a stage at the same time goes to it in one call.
 
 A call between deployments costs milliseconds of processor time whatever it carries, so that one call a
-request limits the throughput. Nothing waits for company: a request leaves at once while fewer than `calls`
-are on their way, and what comes meanwhile leaves together when one of them returns.
+request limits the throughput. The rule is that of Nagle 1984, RFC 896: what comes while nothing is on its way
+leaves at once; what comes later waits until that returns, a call is full, or it has waited long enough.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ import numpy as np
 
 from cellular.types import FloatArray
 from serve.gateway import OverloadedError, Stage
+from serve.settings import Gathering
 
 
 @dataclass(eq=False)
@@ -34,14 +35,12 @@ class GatheringStage:
 
     Args:
         stage: what is called.
-        calls: that may be on their way at once: enough to keep all the replicas busy.
-        rows: the most that one call carries, unless a single request has more.
-        queue: requests that may wait; the next is refused.
+        settings: sizes and times.
     """
 
-    def __init__(self, stage: Stage, calls: int, rows: int, queue: int) -> None:
+    def __init__(self, stage: Stage, settings: Gathering) -> None:
         self.stage = stage
-        self.calls, self.rows, self.queue = calls, rows, queue
+        self.settings = settings
         self._waiting: deque[Request] = deque()
         self._travelling: dict[asyncio.Task[None], list[Request]] = {}
 
@@ -53,20 +52,26 @@ class GatheringStage:
         """The results of the caller's own rows; a method without rows is called by itself."""
         if not arguments:
             return await self.stage.call(method)
-        if len(self._waiting) >= self.queue:
+        if len(self._waiting) >= self.settings.queue:
             raise OverloadedError
         rows, *options = arguments
-        request = Request(rows, (method, *options), asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        request = Request(rows, (method, *options), loop.create_future())
         self._waiting.append(request)
         self._send()
+        if request in self._waiting:
+            loop.call_later(self.settings.patience_s, self._hurry, request)
         try:
             return await request.results
         except asyncio.CancelledError:
             self._leave(request)
             raise
 
-    def _send(self) -> None:
-        while self._waiting and len(self._travelling) < self.calls:
+    def _send(self, overdue: bool = False) -> None:
+        while self._waiting and len(self._travelling) < self.settings.calls:
+            waiting = sum(len(one.rows) for one in self._waiting)
+            if self._travelling and waiting < self.settings.rows and not overdue:
+                break
             batch = self._next_batch()
             task = asyncio.create_task(self._run(batch))
             self._travelling[task] = batch
@@ -78,7 +83,7 @@ class GatheringStage:
         count = len(batch[0].rows)
         while self._waiting and self._waiting[0].work == batch[0].work:
             count += len(self._waiting[0].rows)
-            if count > self.rows:
+            if count > self.settings.rows:
                 break
             batch.append(self._waiting.popleft())
         return batch
@@ -100,6 +105,11 @@ class GatheringStage:
     def _returned(self, task: asyncio.Task[None]) -> None:
         del self._travelling[task]
         self._send()
+
+    def _hurry(self, request: Request) -> None:
+        """Send what waits if the request, which has waited long enough, is still there."""
+        if request in self._waiting:
+            self._send(overdue=True)
 
     def _leave(self, request: Request) -> None:
         """Forget a caller that went away, and end a call that nobody waits for."""

@@ -114,7 +114,7 @@ class GatewayReplica(Gateway):
         gathering: Gathering,
     ) -> None:
         def stage(handle: DeploymentHandle[Any]) -> Stage:
-            return GatheringStage(HandleStage(handle), gathering.calls, gathering.rows, gathering.queue)
+            return GatheringStage(HandleStage(handle), gathering)
 
         super().__init__(stage(embedder), {name: stage(one) for name, one in decoders.items()}, limits)
         await self.start()

@@ -30,9 +30,10 @@ class Limits(Settings):
 class Gathering(Settings):
     """How each Gateway joins requests that wait for the same stage."""
 
-    calls: PositiveInt = Field(8, description="to one stage on their way at once; enough for its replicas")
-    rows: PositiveInt = Field(64, description="texts or embeddings in a call that joins requests")
-    queue: PositiveInt = Field(128, description="requests that wait for a stage; the next gets 503 at once")
+    calls: PositiveInt = Field(16, description="to one stage on their way at once; enough for its replicas")
+    rows: PositiveInt = Field(32, description="texts or embeddings that make a call full")
+    patience_s: PositiveFloat = Field(0.1, description="seconds after which a call leaves before it is full")
+    queue: PositiveInt = Field(64, description="requests that wait for a stage; the next gets 503 at once")
 
 
 class ServeConfig(Settings):

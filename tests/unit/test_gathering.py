@@ -7,6 +7,7 @@ import pytest
 
 from serve.gateway import OverloadedError
 from serve.gathering import GatheringStage
+from serve.settings import Gathering
 
 pytestmark = pytest.mark.anyio
 
@@ -38,6 +39,10 @@ class HeldStage:
         return [(row, *options) for row in rows]
 
 
+def gathering(stage, **settings):
+    return GatheringStage(stage, Gathering(**({"rows": 8, "patience_s": 60} | settings)))
+
+
 async def turns(number=10):
     """Let everything that can run do so."""
     for _ in range(number):
@@ -50,7 +55,7 @@ def requests(stage, *rows, options=()):
 
 async def test_a_lone_request_leaves_at_once_and_what_comes_meanwhile_shares_the_next_call():
     held = HeldStage()
-    stage = GatheringStage(held, calls=1, rows=8, queue=8)
+    stage = gathering(held)
     tasks = requests(stage, ["a"], ["b", "c"], ["d"])
     await turns()
     assert held.calls == [("encode", ["a"])]
@@ -62,7 +67,7 @@ async def test_a_lone_request_leaves_at_once_and_what_comes_meanwhile_shares_the
 async def test_arrays_are_joined_and_divided_by_rows():
     held = HeldStage()
     held.open.set()
-    stage = GatheringStage(held, calls=1, rows=100, queue=8)
+    stage = gathering(held, rows=100)
     parts = [np.full((count, 2), count, np.float32) for count in (1, 3, 2)]
     answers = await asyncio.gather(*requests(stage, *parts))
     assert [len(answer) for answer in answers] == [1, 3, 2]
@@ -72,7 +77,7 @@ async def test_arrays_are_joined_and_divided_by_rows():
 
 async def test_a_call_carries_no_more_than_its_rows_and_no_other_options():
     held = HeldStage()
-    stage = GatheringStage(held, calls=1, rows=2, queue=9)
+    stage = gathering(held, rows=2, calls=1)
     first = requests(stage, ["a"])
     await turns()
     tasks = (
@@ -83,19 +88,32 @@ async def test_a_call_carries_no_more_than_its_rows_and_no_other_options():
     assert [rows for _, rows, *_ in held.calls] == [["a"], ["b", "c"], ["d"], ["e", "f", "g"], ["h"]]
 
 
-async def test_several_calls_are_on_their_way_at_once():
+async def test_a_full_call_leaves_while_others_are_on_their_way():
     held = HeldStage()
-    tasks = requests(GatheringStage(held, calls=2, rows=8, queue=8), ["a"], ["b"], ["c"], ["d"])
+    stage = gathering(held, rows=2, calls=2)
+    tasks = requests(stage, ["a"], ["b"], ["c"], ["d"], ["e"])
     await turns()
-    assert [rows for _, rows in held.calls] == [["a"], ["b"]]
+    assert [rows for _, rows in held.calls] == [["a"], ["b", "c"]]
     held.open.set()
     await asyncio.gather(*tasks)
-    assert [rows for _, rows in held.calls] == [["a"], ["b"], ["c", "d"]]
+    assert [rows for _, rows in held.calls][2:] == [["d", "e"]]
+
+
+async def test_what_has_waited_long_enough_leaves_before_its_call_is_full():
+    held = HeldStage()
+    stage = gathering(held, patience_s=0.01)
+    tasks = requests(stage, ["a"], ["b"], ["c"])
+    async with asyncio.timeout(10):
+        while len(held.calls) < 2:
+            await asyncio.sleep(0)
+    assert held.calls == [("encode", ["a"]), ("encode", ["b", "c"])]
+    held.open.set()
+    await asyncio.gather(*tasks)
 
 
 async def test_a_full_queue_refuses_the_next_request_at_once():
     held = HeldStage()
-    stage = GatheringStage(held, calls=1, rows=8, queue=2)
+    stage = gathering(held, queue=2)
     tasks = requests(stage, ["a"], ["b"], ["c"])
     await turns()
     with pytest.raises(OverloadedError):
@@ -107,7 +125,7 @@ async def test_a_full_queue_refuses_the_next_request_at_once():
 async def test_a_failure_reaches_every_request_of_the_call_and_no_other():
     held = HeldStage()
     held.failure = OverloadedError()
-    stage = GatheringStage(held, calls=1, rows=8, queue=8)
+    stage = gathering(held)
     held.open.set()
     failed = await asyncio.gather(*requests(stage, ["a"], ["b"], ["c"]), return_exceptions=True)
     assert [type(one) for one in failed] == [OverloadedError] * 3
@@ -117,7 +135,7 @@ async def test_a_failure_reaches_every_request_of_the_call_and_no_other():
 
 async def test_a_caller_that_leaves_ends_only_a_call_that_was_its_alone():
     held = HeldStage()
-    stage = GatheringStage(held, calls=1, rows=8, queue=8)
+    stage = gathering(held)
     alone, *waiting = requests(stage, ["a"], ["b"], ["c"], ["d"])
     await turns()
     alone.cancel()
@@ -135,6 +153,6 @@ async def test_a_caller_that_leaves_ends_only_a_call_that_was_its_alone():
 async def test_what_has_no_rows_is_never_joined_nor_refused():
     held = HeldStage()
     held.open.set()
-    stage = GatheringStage(held, calls=1, rows=8, queue=1)
+    stage = gathering(held, queue=1)
     await asyncio.gather(stage.call("describe"), stage.call("describe"))
     assert held.calls == [("describe",), ("describe",)]
