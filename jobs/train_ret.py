@@ -48,6 +48,8 @@ def main(
     seed: Annotated[int | None, typer.Option(help="Default: 0.")] = None,
     workers: Annotated[int | None, typer.Option(help="Workers, one a GPU. Default: 1.")] = None,
     min_workers: Annotated[int | None, typer.Option(help="Go on with so few. Default: all of them.")] = None,
+    compile: Annotated[bool | None, typer.Option(help="torch.compile. Default: on a GPU.")] = None,
+    graphs: Annotated[bool | None, typer.Option(help="CUDA graphs. Default: on a GPU.")] = None,
     gpu: Annotated[bool | None, typer.Option(help="A GPU each. Default: if there are any.")] = None,
     embedders: Embedders = None,
     embedder_gpus: EmbedderGpus = None,
@@ -78,7 +80,13 @@ def main(
         "variation": {"embedding_noise": noise, "piece_drop": piece_drop},
         "optimizer": {"matrix_rate": matrix_rate, "rate": rate},
         "schedule": {"steps": steps, "seconds": seconds},
-        "loop": {"batch_tokens": batch_tokens, "pass_tokens": pass_tokens, "seed": seed},
+        "loop": {
+            "batch_tokens": batch_tokens,
+            "pass_tokens": pass_tokens,
+            "seed": seed,
+            "compile": compile,
+            "graphs": graphs,
+        },
         "workers": {"workers": workers, "min_workers": min_workers, "gpu": gpu},
         "embedding": {"embedders": embedders, "embedder_gpus": embedder_gpus},
     }

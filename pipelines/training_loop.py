@@ -100,11 +100,13 @@ class Loop:
         self._clock = self._logged = self._saved = time.monotonic()
         self._base = self._seconds
         self._tokens = 0
-        self._losses: list[torch.Tensor] = []
+        self._total = torch.zeros((), dtype=torch.float64, device=self._device)
+        self._steps = 0
 
     def _step(self) -> None:
         batches, tokens = self._source.draw(self._trainer.steps)
-        self._losses.append(self._trainer.step(batches, self.done))
+        self._total += self._trainer.step(batches, self.done)
+        self._steps += 1
         self._tokens += tokens * self._world
 
     def _due(self) -> bool:
@@ -142,10 +144,9 @@ class Loop:
 
     def _measure(self) -> dict[str, float | None]:
         """Figures since the last report; waits for the device."""
-        total = torch.stack(self._losses).double().mean()
         if self._world > 1:
-            dist.all_reduce(total)
-        loss = float(total) / self._world
+            dist.all_reduce(self._total)
+        loss = float(self._total) / (self._steps * self._world)
         if loss != loss:
             raise RuntimeError("the loss is not a number: lower the learning rates")
         now = time.monotonic()
@@ -161,8 +162,8 @@ class Loop:
             "mfu": rate * self._flops / (peak * self._world) if peak else None,
             "workers": self._world,
         }
-        self._logged, self._tokens = now, 0
-        self._losses.clear()
+        self._logged, self._tokens, self._steps = now, 0, 0
+        self._total.zero_()
         return metrics
 
     def _save(self, metrics: dict[str, float | None]) -> None:

@@ -59,6 +59,7 @@ class LoopConfig(Settings):
     checkpoint_steps: PositiveInt | None = Field(None, description="checkpoints by steps instead")
     keep_checkpoints: PositiveInt = 2
     compile: bool | None = Field(None, description="torch.compile; None: on a GPU")
+    graphs: bool | None = Field(None, description="CUDA graphs; None: on a GPU")
     seed: int = 0
 
 
@@ -86,6 +87,16 @@ class VariationConfig(Settings):
     piece_drop: Share = Field(0.0, description="share of input pieces replaced by END, which never is one")
 
 
+class RewardConfig(Settings):
+    """Fine-tuning on the decoder's own samples, by what the teacher reads in them."""
+
+    samples: PositiveInt = Field(8, ge=2, description="texts drawn of each embedding")
+    temperature: PositiveFloat = Field(0.6, description="of the draws; low ones teach the greedy decoder")
+    overlap: float = Field(1.0, ge=0, description="weight of shared n-grams beside the teacher's cosine")
+    likelihood: float = Field(0.05, ge=0, description="weight of the true text's pieces beside the samples'")
+    length_rate: float = Field(0.02, ge=0, description="how fast the price of a text's length is mended")
+
+
 class TrainRETConfig(Settings):
     """One training of a RET decoder."""
 
@@ -98,6 +109,7 @@ class TrainRETConfig(Settings):
     precision: Literal["fp32", "int8", "int4"] = Field("fp32", description="how the weights will be stored")
     sparsity: Share = Field(0.0, description="share of the weights that is pruned")
     variation: VariationConfig = VariationConfig()
+    reward: RewardConfig | None = Field(None, description="None: likelihood alone")
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig
     loop: LoopConfig = LoopConfig()

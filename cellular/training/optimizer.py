@@ -2,10 +2,13 @@
 
 Jordan et al. 2024, Muon: an optimizer for hidden layers in neural networks; Loshchilov & Hutter 2019,
 Decoupled weight decay regularization.
+
+torch.optim.Muon gives the same update with three times the launches, and cannot be part of a CUDA graph: here
+matrices of one shape are one batch, and the rate is a tensor. A test holds the two to each other.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,77 +17,126 @@ from cellular.training.config import OptimizerConfig
 
 _MOMENTUM = 0.95
 _BETAS = (0.9, 0.98)
+_ITERATIONS = 5
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 class Optimizers:
-    """Both optimisers behind one step.
+    """Both optimisers behind one step, which may be captured as a CUDA graph.
 
     Args:
-        weights: name → parameter; `grad` must be there already, and stay the same tensor, because matrices
-            that are several in one (queries, keys and values) are optimised by views of their parts.
-        matrices: names of the ones for Muon, and how many square parts each consists of, stacked by rows.
+        weights: name → parameter; `grad` must be there already, and stay the same tensor.
+        matrices: names of the ones for Muon, and how many parts each consists of, stacked by rows: queries,
+            keys and values are three matrices.
         config: learning rates and decays.
     """
 
     def __init__(
         self, weights: Mapping[str, nn.Parameter], matrices: Mapping[str, int], config: OptimizerConfig
     ) -> None:
-        parts = [
-            part
-            for name, count in matrices.items()
-            if name in weights
-            for part in _split(weights[name], count)
-        ]
+        chosen = {name: count for name, count in matrices.items() if name in weights}
         others = [weight for name, weight in weights.items() if name not in matrices]
-        self._optimizers: list[torch.optim.Optimizer] = []
-        if parts:
-            self._optimizers.append(
-                torch.optim.Muon(
-                    parts, config.matrix_rate, config.matrix_decay, _MOMENTUM, adjust_lr_fn="original"
-                )
-            )
-        if others:
-            self._optimizers.append(
-                torch.optim.AdamW(others, config.rate, _BETAS, weight_decay=config.decay, fused=True)
-            )
-        self._rates = [group["lr"] for group in self._groups()]
+        device = next(iter(weights.values())).device
+        parts = [part for name, count in chosen.items() for part in _parts(weights[name], count)]
+        self._rates = {"muon": config.matrix_rate, "adamw": config.rate}
+        self._current = {name: torch.tensor(rate, device=device) for name, rate in self._rates.items()}
+        self._muon = Muon(parts, self._current["muon"], config.matrix_decay)
+        self._adamw = torch.optim.AdamW(
+            others or [nn.Parameter(torch.zeros(1, device=device))],
+            self._current["adamw"],
+            _BETAS,
+            weight_decay=config.decay,
+            fused=True,
+            capturable=device.type == "cuda",
+        )
 
-    def _groups(self) -> Iterator[dict[str, Any]]:
-        for optimizer in self._optimizers:
-            yield from optimizer.param_groups
+    def set_factor(self, factor: float) -> None:
+        """Use `factor` times the learning rates from the next step on."""
+        for name, rate in self._rates.items():
+            self._current[name].fill_(factor * rate)
 
-    def step(self, factor: float) -> None:
-        """Change the weights by their gradients, at `factor` times the learning rates."""
-        for group, rate in zip(self._groups(), self._rates, strict=True):
-            group["lr"] = factor * rate
-        for optimizer in self._optimizers:
-            optimizer.step()
+    def step(self) -> None:
+        """Change the weights by their gradients."""
+        self._muon.step()
+        self._adamw.step()
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor of the optimisers' state, named so that `load_state` finds its place."""
-        return {
-            f"{type(optimizer).__name__}.{number}.{name}": value
-            for optimizer in self._optimizers
-            for number, values in optimizer.state_dict()["state"].items()
+        muon = {f"muon.{number}": tensor for number, tensor in enumerate(self._muon.momenta)}
+        return muon | {
+            f"adamw.{number}.{name}": value
+            for number, values in self._adamw.state_dict()["state"].items()
             for name, value in values.items()
         }
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from a state that was saved."""
-        for optimizer in self._optimizers:
-            state: dict[int, dict[str, Tensor]] = {}
-            for path, tensor in tensors.items():
-                kind, number, name = path.split(".", 2)
-                if kind == type(optimizer).__name__:
-                    state.setdefault(int(number), {})[name] = tensor
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": state, "param_groups": groups})
+        for number, momentum in enumerate(self._muon.momenta):
+            momentum.copy_(tensors[f"muon.{number}"])
+        state: dict[int, dict[str, Tensor]] = defaultdict(dict)
+        for path, tensor in tensors.items():
+            kind, *rest = path.split(".")
+            if kind == "adamw":
+                state[int(rest[0])][rest[1]] = tensor
+        groups = self._adamw.state_dict()["param_groups"]
+        self._adamw.load_state_dict({"state": dict(state), "param_groups": groups})
+        for group in self._adamw.param_groups:
+            group["lr"] = self._current["adamw"]  # loading put a copy there
 
 
-def _split(weight: nn.Parameter, count: int) -> Iterator[nn.Parameter]:
-    """Parameters that share memory and gradient with the parts of `weight`."""
+class Muon:
+    """Steps along the orthogonalised momentum, times √(rows / columns) where there are more rows.
+
+    Args:
+        weights: matrices with `grad`; views will do.
+        rate: scalar on their device, read at each step.
+        decay: of the weights, times the rate.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], rate: Tensor, decay: float) -> None:
+        self._rate, self._decay = rate, decay
+        self._batches: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
+        for weight in weights:
+            self._batches[tuple(sorted(weight.shape))].append(weight)
+        self._scales = [
+            torch.tensor([max(1.0, w.shape[0] / w.shape[1]) ** 0.5 for w in batch]).to(rate.device)
+            for batch in self._batches.values()
+        ]
+        self.momenta = [
+            torch.zeros(len(batch), *shape, device=rate.device) for shape, batch in self._batches.items()
+        ]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Change the weights."""
+        for weights, scales, momentum in zip(self._batches.values(), self._scales, self.momenta, strict=True):
+            gradient = torch.stack([_flat(weight.grad) for weight in weights if weight.grad is not None])
+            momentum.lerp_(gradient, 1 - _MOMENTUM)
+            update = orthogonalise(gradient.lerp(momentum, _MOMENTUM)).float()
+            update *= (-self._rate * scales).view(-1, 1, 1)
+            torch._foreach_mul_(weights, 1 - self._rate * self._decay)
+            torch._foreach_add_([_flat(weight) for weight in weights], update.unbind())
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """(N, R, C) with R ≤ C: about U Vᵀ of each U S Vᵀ, bfloat16, by five Newton-Schulz iterations."""
+    a, b, c = _COEFFICIENTS
+    x = matrices.bfloat16()
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(_ITERATIONS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+def _flat(matrix: Tensor) -> Tensor:
+    """A view with no more rows than columns."""
+    return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
+
+
+def _parts(weight: nn.Parameter, count: int) -> Iterator[Tensor]:
+    """Views of the parts of `weight`, each with its part of the gradient."""
     assert weight.grad is not None
     for part, gradient in zip(weight.data.chunk(count), weight.grad.chunk(count), strict=True):
-        parameter = nn.Parameter(part)
-        parameter.grad = gradient
-        yield parameter
+        part.grad = gradient
+        yield part

@@ -1,17 +1,17 @@
 """Optimiser steps: fp32 weights are trained through a copy in the precision that the device likes."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from cellular.training.config import OptimizerConfig, ScheduleConfig
 from cellular.training.ema import WeightAverage
+from cellular.training.graphs import Graphed
 from cellular.training.optimizer import Optimizers
 from cellular.training.schedule import rate_factor
 
@@ -34,31 +34,17 @@ class _Source:
     def __init__(
         self, weights: Weights, rounding: Callable[[Weights], AbstractContextManager[None]] | None
     ) -> None:
-        self.tensors = list(weights.values())
+        self.weights, self.tensors = weights, list(weights.values())
         self.rounded = rounding(weights) if rounding else nullcontext()
-
-
-class _Loss(nn.Module):
-    """An objective with its model: what DistributedDataParallel can wrap."""
-
-    def __init__(self, model: nn.Module, objective: Callable[[Any, Any], Tensor]) -> None:
-        super().__init__()
-        self.model = model
-        self._objective = objective
-
-    def forward(self, batch: Any) -> Tensor:
-        return self._objective(self.model, batch)
-
-    def __call__(self, batch: Any) -> Tensor:  # typed, where nn.Module's is not
-        loss: Tensor = super().__call__(batch)
-        return loss
 
 
 class Trainer:
     """Trains a model; with torch.distributed up, together with the other workers.
 
-    Forward and backward run on a copy of the weights, once for each use of a layer, and the fp32 weights get
-    the copy's gradients: no cast a layer, no autocast, and any kernel for that precision fits.
+    Forward and backward run on a copy of the weights, once for each use of a layer: no cast a layer, no
+    autocast, and any kernel for that precision fits. The gradients lie in one fp32 buffer, which the workers
+    sum up in one exchange. That is what DistributedDataParallel does, without its hooks: with a model so
+    small they would take longer than the exchange, and they do not go into a CUDA graph.
 
     Args:
         model: on its device, fp32; the parameters that require gradients are trained, in place.
@@ -70,6 +56,8 @@ class Trainer:
         pruner: changes the fp32 weights after each step.
         rounding: of some weights, a context in which they are rounded in place; the copy is taken inside, so
             that gradients are those of the rounded weights and pass straight through to the others.
+        graphs: replay passes and steps as CUDA graphs: an objective must not wait for the device, and batches
+            are to be tuples of tensors of few shapes.
     """
 
     def __init__(
@@ -84,77 +72,85 @@ class Trainer:
         prepare: Callable[[Any], None] | None = None,
         pruner: Pruner | None = None,
         rounding: Callable[[Weights], AbstractContextManager[None]] | None = None,
+        graphs: bool = False,
     ) -> None:
-        self.model, self._schedule = model, schedule
-        self._pruner = pruner
-        self.steps = 0
-        trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        for weight in trained.values():
-            weight.grad = torch.zeros_like(weight)
-        self._weights = trained
-        self._optimizers = Optimizers(trained, matrices, optimizer)
-        self._average = WeightAverage(list(trained.values()), optimizer.average_steps)
-        self._loss = _Loss(copy.deepcopy(model).to(dtype), objective)
-        self._copies = dict(self._loss.model.named_parameters())
+        self.model, self.steps = model, 0
+        self._objective, self._schedule, self._pruner = objective, schedule, pruner
+        self._world = dist.get_world_size() if dist.is_initialized() else 1
+        self._weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        self._gradient = _flat_gradient(list(self._weights.values()))
+        self._gradients = [weight.grad for weight in self._weights.values() if weight.grad is not None]
+        self._loss = torch.zeros((), device=self._gradient.device)
+        self._optimizers = Optimizers(self._weights, matrices, optimizer)
+        self._average = WeightAverage(list(self._weights.values()), optimizer.average_steps)
+        self._copy = copy.deepcopy(model).to(dtype)
         weights = {name: weight.data for name, weight in model.named_parameters()}
         self._own = _Source(weights, rounding)
         self._averaged = _Source({**weights, **self.averages()}, rounding)
         self._refresh(self._own)
         if prepare:
-            prepare(self._loss.model)
-        self._parallel = _parallel(self._loss)
+            prepare(self._copy)
+        self._add: Callable[[Any], None] = Graphed(self._add_gradient) if graphs else self._add_gradient
+        self._update: Callable[[Any], None] = self._optimise
+        if graphs and not pruner and not rounding:
+            self._update = Graphed(self._optimise)
 
     def step(self, batches: Sequence[Any], done: float) -> Tensor:
         """One optimiser step over the mean gradient of some batches, at a progress of `done`.
 
         Returns:
-            This worker's mean loss, a scalar on the device: reading it waits for the step.
+            This worker's mean loss, a scalar on the device, until the next step.
         """
-        loss = self.gradients(batches)
-        self._optimizers.step(rate_factor(self._schedule, self.steps, done))
+        self.gradients(batches)
+        self._optimizers.set_factor(rate_factor(self._schedule, self.steps, done))
         self.steps += 1
+        self._update(())
         if self._pruner:
             self._pruner.step(done)
+            self._refresh(self._own)
         self._average.update(self.steps)
-        self._refresh(self._own)
-        return loss
+        return self._loss
 
     def gradients(self, batches: Sequence[Any]) -> Tensor:
         """Leave the mean gradient of the batches of all workers in the weights; their mean loss here."""
-        self._loss.zero_grad()
-        losses = []
-        for number, batch in enumerate(batches, start=1):
-            with self._exchange(last=number == len(batches)):
-                loss = self._parallel(batch) / len(batches)
-                loss.backward()
-            losses.append(loss.detach())
-        torch._foreach_copy_(_gradients(self.model), _gradients(self._loss.model))
-        return torch.stack(losses).sum()
+        self._gradient.zero_()
+        self._loss.zero_()
+        for batch in batches:
+            self._add(batch)
+        self._loss.div_(len(batches))
+        self._gradient.div_(len(batches) * self._world)
+        if self._world > 1:
+            dist.all_reduce(self._gradient)
+        return self._loss
 
-    def _exchange(self, last: bool) -> AbstractContextManager[None]:
-        """Gradients are summed by each worker, and exchanged after the last batch of a step."""
-        if last or not isinstance(self._parallel, DistributedDataParallel):
-            return nullcontext()
-        waiting: AbstractContextManager[None] = self._parallel.no_sync()
-        return waiting
+    def _add_gradient(self, batch: Any) -> None:
+        loss = self._objective(self._copy, batch)
+        names = dict(self._copy.named_parameters())
+        found = torch.autograd.grad(loss, [names[name] for name in self._weights])
+        torch._foreach_add_(self._gradients, list(found))
+        self._loss.add_(loss.detach())
+
+    def _optimise(self, _: Any) -> None:
+        self._optimizers.step()
+        self._refresh(self._own)
 
     @torch.no_grad()
     def _refresh(self, source: "_Source") -> None:
         """Bring the copy up to date."""
         with source.rounded:
-            torch._foreach_copy_(list(self._copies.values()), source.tensors)
+            torch._foreach_copy_(list(self._copy.parameters()), source.tensors)
 
-    def evaluate(self, batches: Any, count: Callable[[Any], Tensor]) -> float | None:
+    def evaluate(self, batches: Iterable[Any], count: Callable[[Any], Tensor]) -> float | None:
         """The averaged weights' mean loss over all workers' batches, weighted by `count`; None of none."""
         if self._pruner:
-            self._pruner.apply(dict(zip(self._copies, self._averaged.tensors, strict=True)))
+            self._pruner.apply(self._averaged.weights)
         self._refresh(self._averaged)
-        totals = torch.zeros(2, dtype=torch.float64, device=next(self.model.parameters()).device)
+        totals = torch.zeros(2, dtype=torch.float64, device=self._gradient.device)
         for batch in batches:
             weight = count(batch).double()
-            totals += torch.stack([self._loss(batch).detach().double() * weight, weight])
+            totals += torch.stack([self._objective(self._copy, batch).detach().double() * weight, weight])
         self._refresh(self._own)
-        if dist.is_initialized():
+        if self._world > 1:
             dist.all_reduce(totals)
         return float(totals[0] / totals[1]) if totals[1] else None
 
@@ -189,11 +185,11 @@ class Trainer:
         self._refresh(self._own)
 
 
-def _parallel(loss: nn.Module) -> nn.Module:
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return loss
-    return DistributedDataParallel(loss)
-
-
-def _gradients(model: nn.Module) -> list[Tensor]:
-    return [weight.grad for weight in model.parameters() if weight.grad is not None]
+def _flat_gradient(weights: Sequence[nn.Parameter]) -> Tensor:
+    """One buffer of zeros, whose parts are the gradients of the weights."""
+    buffer = torch.zeros(sum(weight.numel() for weight in weights), device=weights[0].device)
+    for weight, part in zip(
+        weights, torch.split(buffer, [weight.numel() for weight in weights]), strict=True
+    ):
+        weight.grad = part.view_as(weight)
+    return buffer

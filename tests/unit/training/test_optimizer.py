@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cellular.training.config import OptimizerConfig
-from cellular.training.optimizer import Optimizers
+from cellular.training.optimizer import Muon, Optimizers
 
 CONFIG = OptimizerConfig()
 
@@ -18,13 +18,18 @@ def weights(seed: int = 0) -> dict[str, nn.Parameter]:
     return made
 
 
+def give_gradients(parameters: dict[str, nn.Parameter], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for weight in parameters.values():
+        assert weight.grad is not None
+        weight.grad.copy_(torch.randn(weight.shape, generator=generator))
+
+
 def take_steps(parameters: dict[str, nn.Parameter], optimizers: Optimizers, first: int, count: int) -> None:
     for number in range(first, first + count):
-        generator = torch.Generator().manual_seed(number)
-        for weight in parameters.values():
-            assert weight.grad is not None
-            weight.grad.copy_(torch.randn(weight.shape, generator=generator))
-        optimizers.step(0.5)
+        give_gradients(parameters, number)
+        optimizers.set_factor(0.5)
+        optimizers.step()
 
 
 def test_the_parts_of_a_stack_are_optimised_each_by_itself() -> None:
@@ -36,8 +41,8 @@ def test_the_parts_of_a_stack_are_optimised_each_by_itself() -> None:
     stacked["stacked"].grad = gradient.clone()
     for part, piece in zip(apart.values(), gradient.chunk(3), strict=True):
         part.grad = piece.clone()
-    Optimizers({"stacked": stacked["stacked"]}, {"stacked": 3}, CONFIG).step(1.0)
-    Optimizers(apart, dict.fromkeys(apart, 1), CONFIG).step(1.0)
+    Optimizers({"stacked": stacked["stacked"]}, {"stacked": 3}, CONFIG).step()
+    Optimizers(apart, dict.fromkeys(apart, 1), CONFIG).step()
     assert torch.equal(stacked["stacked"], torch.cat(list(apart.values())))
 
 
@@ -60,3 +65,17 @@ def test_matrices_that_are_not_trained_are_passed_over() -> None:
     before = only["gain"].detach().clone()
     take_steps(only, optimizers, 0, 1)
     assert not torch.equal(only["gain"], before)
+
+
+def test_muon_is_torchs_muon() -> None:
+    ours, theirs = weights(), weights()
+    del ours["gain"], theirs["gain"]
+    muon = Muon(list(ours.values()), torch.tensor(0.02), decay=0.1)
+    reference = torch.optim.Muon(theirs.values(), lr=0.02, weight_decay=0.1)
+    for number in range(5):
+        for parameters in (ours, theirs):
+            give_gradients(parameters, number)
+        muon.step()
+        reference.step()
+    for name, weight in ours.items():
+        torch.testing.assert_close(weight, theirs[name], rtol=0, atol=2e-3)  # bfloat16 inside

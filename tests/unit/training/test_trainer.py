@@ -16,9 +16,9 @@ from cellular.errors import CellularError
 from cellular.objectives import Batch, LikelihoodLoss, make_batch
 from cellular.training.buckets import Buckets, Texts
 from cellular.training.config import OptimizerConfig, ScheduleConfig, TrainingDataConfig, TrainRETConfig
+from cellular.training.ret import flops_per_position, make_model, make_trainer
 from cellular.training.state import load_state, save_state
 from cellular.training.trainer import Trainer
-from pipelines.ret_worker import flops_per_position, make_model, make_trainer
 
 from .conftest import SENTENCES
 
@@ -39,7 +39,7 @@ def configure(**settings: Any) -> TrainRETConfig:
 
 def new_trainer(config: TrainRETConfig, seed: int = 0) -> Trainer:
     torch.manual_seed(seed)
-    return make_trainer(config, make_model(config, 384), LikelihoodLoss(), compiled=False)
+    return make_trainer(config, make_model(config, 384))
 
 
 def batches(texts: Texts) -> list[Batch]:

@@ -1,0 +1,157 @@
+"""What is particular to training RET: the model, its trainer, and its batches."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import pyarrow as pa
+import torch
+import torch.distributed as dist
+
+from cellular.decoders.ret.checkpoint import load_checkpoint
+from cellular.decoders.ret.model import RET, RETConfig
+from cellular.decoders.ret.quantization import FakeQuantiser
+from cellular.decoders.ret.sparsity import MagnitudePruner
+from cellular.decoders.ret.weights import BITS, MATRICES, matrices
+from cellular.objectives import Batch, LikelihoodLoss, Objective, make_batch
+from cellular.training.buckets import WIDTHS, Buckets, Rows, Texts, choose_width
+from cellular.training.config import LoopConfig, TrainRETConfig, VariationConfig
+from cellular.training.feed import Feed
+from cellular.training.graphs import WARM_CALLS
+from cellular.training.trainer import Trainer
+
+# For Muon: name → square parts stacked in the matrix. `pieces` is a table, which AdamW does better.
+MUON = {"projection": 1, "query_key_value": 3, "attention_out": 1, "mlp_in": 1, "mlp_out": 1}
+
+
+def make_model(config: TrainRETConfig, dimension: int) -> RET:
+    """A new model, or the base's; with `only`, everything but that is frozen and that is new."""
+    base = load_checkpoint(config.base).model if config.base else None
+    shape = base.config if base else RETConfig()
+    applications = config.applications or shape.applications
+    model = RET(RETConfig(embedding_dimension=dimension, applications=applications))
+    if base:
+        weights = {name: weight for name, weight in base.state_dict().items() if name != config.only}
+        model.load_state_dict(weights, strict=config.only is None)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(config.only in (None, name))
+    return model
+
+
+def make_trainer(config: TrainRETConfig, model: RET, objective: Objective | None = None) -> Trainer:
+    """The trainer of a model on its device; by default it makes its texts likely."""
+    cuda = next(model.parameters()).device.type == "cuda"
+    compiled = cuda if config.loop.compile is None else config.loop.compile
+    graphs = cuda if config.loop.graphs is None else config.loop.graphs
+    bits = BITS.get(config.precision)
+    return Trainer(
+        model,
+        objective or LikelihoodLoss(compiled),
+        MUON,
+        config.optimizer,
+        config.schedule,
+        dtype=torch.bfloat16 if cuda else torch.float32,
+        graphs=graphs,
+        prepare=compile_methods if compiled else None,
+        pruner=MagnitudePruner(matrices(model), config.sparsity) if config.sparsity else None,
+        rounding=(lambda weights: FakeQuantiser({name: weights[name] for name in MATRICES}, bits))
+        if bits
+        else None,
+    )
+
+
+def compile_methods(model: RET) -> None:
+    """Compile the layer once for all its applications, and once a width: seconds instead of minutes."""
+    torch._dynamo.config.recompile_limit = 64
+    torch._dynamo.config.optimize_ddp = False  # it would cut the graphs at the buckets of the gradients
+    for name in ("inputs", "layer"):
+        setattr(model, name, torch.compile(getattr(model, name), dynamic=False))
+
+
+def flops_per_position(model: RET) -> float:
+    """Of forward and backward: the products with weights. Attention's own, some 2 % here, are left out."""
+    layer = ("query_key_value", "attention_out", "mlp_in", "mlp_out")
+    sizes = {name: weight.numel() for name, weight in model.named_parameters()}
+    return 6.0 * (sum(sizes[name] for name in layer) * model.config.applications + sizes["pieces"])
+
+
+class TextSource:
+    """Batches of texts for the loop, and the loss on the held-out ones.
+
+    All workers draw the same width for a step, so that none waits for another.
+    """
+
+    def __init__(
+        self,
+        train: Callable[[], Iterable[pa.Table]],
+        held_out: Callable[[], Iterable[pa.Table]],
+        config: LoopConfig,
+        variation: VariationConfig,
+        device: torch.device,
+    ) -> None:
+        self._config, self._variation, self._device = config, variation, device
+        self._rank, self._world = (
+            (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        )
+        self._passes = -(-config.batch_tokens // (self._world * config.pass_tokens))
+        self._tokens = config.batch_tokens // (self._world * self._passes)
+        self._feed = Feed(train, config.resident_bytes)
+        self._use(self._feed.first)
+        self._held_out = self._whole(held_out)
+        self._weights = self._agree()
+
+    def _use(self, texts: Texts) -> None:
+        self._texts = texts.to(self._device)
+        self._buckets = Buckets(self._texts, self._tokens, self._config.seed, self._rank)
+
+    def _whole(self, epoch: Callable[[], Iterable[pa.Table]]) -> Texts | None:
+        try:
+            return Feed(epoch, 1 << 62).first.to(self._device)
+        except ValueError:
+            return None
+
+    def _agree(self) -> list[float]:
+        """How often each width is drawn: by all workers' texts of that width, over those in a batch."""
+        totals = torch.tensor([self._buckets.counts, self._buckets.rows], dtype=torch.float64)
+        if self._world > 1:
+            totals = totals.to(self._device)
+            dist.all_reduce(totals)
+        return (totals[0] / totals[1]).tolist()
+
+    def warm_up(self, trainer: Trainer) -> None:
+        """Go through every width once without learning, so that compilation is not training time."""
+        if self._device.type == "cuda":
+            for width, weight in zip(WIDTHS, self._weights, strict=True):
+                for _ in range(WARM_CALLS + 1 if weight else 0):
+                    trainer.gradients([self._batch(self._buckets.draw(width), self._variation)])
+            torch.cuda.synchronize()
+
+    def draw(self, step: int) -> tuple[Sequence[Batch], int]:
+        """This worker's batches of a step, and the positions in them."""
+        if self._buckets.finished and (block := self._feed.next()):
+            self._use(block)
+        numbers = range(step * self._passes, (step + 1) * self._passes)
+        widths = [choose_width(self._weights, self._config.seed, number) for number in numbers]
+        batches = [self._batch(self._buckets.draw(width), self._variation) for width in widths]
+        return batches, sum(batch.targets_BL.numel() for batch in batches)
+
+    def _batch(self, rows: Rows, variation: VariationConfig | None) -> Batch:
+        return make_batch(self._texts, rows, variation)
+
+    def evaluate(self, trainer: Trainer) -> float | None:
+        """Nats a piece of the averaged weights on all workers' held-out texts."""
+        return trainer.evaluate(self._held_out_batches(), lambda batch: batch.mask_BL.sum())
+
+    def _held_out_batches(self) -> Iterator[Batch]:
+        if self._held_out:
+            buckets = Buckets(self._held_out, self._tokens, self._config.seed)
+            buckets.rows = self._buckets.rows  # the shapes of training: nothing is compiled anew
+            for rows in buckets.every():
+                yield make_batch(self._held_out, rows)
+
+    @property
+    def position(self) -> list[float]:
+        """Passes through each bucket."""
+        return self._buckets.position
+
+    def seek(self, position: list[float]) -> None:
+        """Go on from a `position`."""
+        self._buckets.seek(position)
