@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from cellular.decoders.ret.generation import MAX_PIECES, TorchEngine
 from cellular.decoders.ret.model import RET
-from cellular.decoders.ret.quantization import Bits, round_to_grid, search_scales
+from cellular.decoders.ret.quantization import Bits, QuantizedMatrix, round_to_grid, search_scales
 from cellular.decoders.ret.sparsity import largest
 from cellular.decoders.ret.weights import BITS, Precision, matrices, round_weights
 from cellular.types import FloatArray
@@ -144,17 +144,24 @@ def compensate(weight_RC: Tensor, moment_CC: Tensor, bits: Bits | None, sparsity
     inverse_CC = torch.cholesky_inverse(torch.linalg.cholesky(damped_CC))
     pass_on_CC = torch.linalg.cholesky(inverse_CC, upper=True).float()
     kept_RC = largest(weight_RC / pass_on_CC.diagonal(), sparsity) & (weight_RC != 0)
-    scales_RG = (
-        search_scales(weight_RC * kept_RC, bits, importance_C=damped_CC.diagonal().float()) if bits else None
-    )
-    left_RC, done_RC = weight_RC.clone(), torch.empty_like(weight_RC)
-    for column in range(weight_RC.shape[1]):
-        wanted_R = left_RC[:, column]
-        given_R = wanted_R * kept_RC[:, column]
-        if bits and scales_RG is not None:
-            scale_R1 = scales_RG[:, column * scales_RG.shape[1] // weight_RC.shape[1], None]
-            given_R = (round_to_grid(given_R[:, None], scale_R1, bits) * scale_R1.float())[:, 0]
-        error_R = (wanted_R - given_R) / pass_on_CC[column, column]
-        left_RC[:, column + 1 :] -= torch.outer(error_R, pass_on_CC[column, column + 1 :])
-        done_RC[:, column] = given_R
-    return done_RC
+    store = _storing(weight_RC * kept_RC, bits, damped_CC.diagonal().float())
+    wanted_RC, stored_RC = weight_RC.clone(), torch.empty_like(weight_RC)
+    for column in range(len(moment_CC)):
+        stored_RC[:, column] = store(wanted_RC[:, column] * kept_RC[:, column], column)
+        error_R = (wanted_RC[:, column] - stored_RC[:, column]) / pass_on_CC[column, column]
+        wanted_RC[:, column + 1 :] -= torch.outer(error_R, pass_on_CC[column, column + 1 :])
+    return stored_RC
+
+
+def _storing(weight_RC: Tensor, bits: Bits | None, importance_C: Tensor) -> Callable[[Tensor, int], Tensor]:
+    """From a column, (R,), and its number to what is stored of it: the nearest values, on fixed scales."""
+    if bits is None:
+        return lambda column_R, number: column_R
+    scales_RG = search_scales(weight_RC, bits, importance_C=importance_C)
+    size = weight_RC.shape[1] // scales_RG.shape[1]
+
+    def store(column_R: Tensor, number: int) -> Tensor:
+        scale_R1 = scales_RG[:, number // size, None]
+        return QuantizedMatrix(round_to_grid(column_R[:, None], scale_R1, bits), scale_R1).dequantise()[:, 0]
+
+    return store
