@@ -54,7 +54,7 @@ def test_the_loss_is_the_mean_over_pieces(texts: Texts) -> None:
             texts.embeddings_NE[number : number + 1].float(), torch.tensor([ids], dtype=torch.long)
         )
         losses += F.cross_entropy(scores[0], torch.tensor([*ids, 0]), reduction="none").tolist()
-    assert float(found) == pytest.approx(np.mean(losses), rel=1e-5)
+    assert float(found.detach()) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
 def test_noise_keeps_length_and_stays_within_its_bound(texts: Texts) -> None:
