@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     embeddings_BE: Tensor  # float32, unit norm
     inputs_BL: Tensor  # int64, (B, L - 1): pieces that are read
     targets_BL: Tensor  # int64, (B, L): pieces that are to follow
-    mask_BL: Tensor  # float32, 1 where a target counts: every piece, and the END behind the last
+    mask_BL: Tensor  # float32, weight of a target: 1 for every piece and the END behind the last, then 0
 
 
 class Objective(Protocol):
@@ -54,7 +54,7 @@ def _cross_entropy(model: RET, states_BLD: Tensor, batch: Batch) -> Tensor:
     scores = model.logits(states_BLD).flatten(0, 1)
     losses = F.cross_entropy(scores, batch.targets_BL.flatten(), reduction="none")
     weights = batch.mask_BL.flatten()
-    return (losses * weights).sum() / weights.sum().clamp(min=1.0)
+    return (losses * weights).sum() / weights.count_nonzero().clamp(min=1)
 
 
 def make_batch(texts: Texts, rows: Rows, variation: VariationConfig | None = None) -> Batch:
