@@ -1,6 +1,7 @@
 """What is particular to training RET: the model, its trainer, and its batches."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import cast
 
 import pyarrow as pa
 import torch
@@ -9,9 +10,12 @@ import torch.distributed as dist
 from cellular.decoders.ret.checkpoint import load_checkpoint
 from cellular.decoders.ret.model import RET, RETConfig
 from cellular.decoders.ret.quantization import FakeQuantiser
+from cellular.decoders.ret.reward import RewardedTexts
 from cellular.decoders.ret.sparsity import MagnitudePruner
+from cellular.decoders.ret.vocabulary import Vocabulary
 from cellular.decoders.ret.weights import BITS, MATRICES, matrices
 from cellular.objectives import Batch, LikelihoodLoss, Objective, make_batch
+from cellular.teachers import load_teacher
 from cellular.training.buckets import WIDTHS, Buckets, Rows, Texts, choose_width
 from cellular.training.config import LoopConfig, TrainRETConfig, VariationConfig
 from cellular.training.feed import Feed
@@ -45,7 +49,7 @@ def make_trainer(config: TrainRETConfig, model: RET, objective: Objective | None
     return Trainer(
         model,
         objective or LikelihoodLoss(compiled),
-        MUON,
+        {} if config.reward else MUON,  # Muon makes every direction of a gradient as long: also its noise
         config.optimizer,
         config.schedule,
         dtype=torch.bfloat16 if cuda else torch.float32,
@@ -58,10 +62,20 @@ def make_trainer(config: TrainRETConfig, model: RET, objective: Objective | None
     )
 
 
+def make_reward(config: TrainRETConfig, trainer: Trainer, seed: int) -> RewardedTexts | None:
+    """What turns texts into samples with advantages, if that is how they are to be learned."""
+    if config.reward is None:
+        return None
+    path = config.data.vocabulary
+    vocabulary = Vocabulary.from_file(path) if path else Vocabulary.load()
+    return RewardedTexts(
+        cast(RET, trainer.copy), load_teacher(config.data.teacher), vocabulary, config.reward, seed
+    )
+
+
 def compile_methods(model: RET) -> None:
     """Compile the layer once for all its applications, and once a width: seconds instead of minutes."""
     torch._dynamo.config.recompile_limit = 64
-    torch._dynamo.config.optimize_ddp = False  # it would cut the graphs at the buckets of the gradients
     for name in ("inputs", "layer"):
         setattr(model, name, torch.compile(getattr(model, name), dynamic=False))
 
@@ -86,13 +100,14 @@ class TextSource:
         config: LoopConfig,
         variation: VariationConfig,
         device: torch.device,
+        reward: RewardedTexts | None = None,
     ) -> None:
-        self._config, self._variation, self._device = config, variation, device
+        self._config, self._variation, self._device, self._reward = config, variation, device, reward
         self._rank, self._world = (
             (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         )
         self._passes = -(-config.batch_tokens // (self._world * config.pass_tokens))
-        self._tokens = config.batch_tokens // (self._world * self._passes)
+        self._tokens = config.batch_tokens // (self._world * self._passes * (reward.rows if reward else 1))
         self._feed = Feed(train, config.resident_bytes)
         self._use(self._feed.first)
         self._held_out = self._whole(held_out)
@@ -134,7 +149,8 @@ class TextSource:
         return batches, sum(batch.targets_BL.numel() for batch in batches)
 
     def _batch(self, rows: Rows, variation: VariationConfig | None) -> Batch:
-        return make_batch(self._texts, rows, variation)
+        batch = make_batch(self._texts, rows, variation)
+        return self._reward(batch) if self._reward else batch
 
     def evaluate(self, trainer: Trainer) -> float | None:
         """Nats a piece of the averaged weights on all workers' held-out texts."""
