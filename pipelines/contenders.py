@@ -150,6 +150,20 @@ def ret_best_of_33(parts: Parts) -> Contender:
     return replace(_writer("ret_best_of_33", parts, decode), samples=True)
 
 
+def hybrid(parts: Parts, effort: str = "medium") -> Contender:
+    """HybridDecoder at one of its efforts."""
+    from cellular.decoders.hybrid import HybridDecoder
+
+    bank, writer = parts.needed_bank("hybrid"), _load_ret(parts)
+    decoder = HybridDecoder(bank, writer, parts.teacher, effort)
+    return Contender(
+        "hybrid" if effort == "medium" else f"hybrid_{effort}",
+        lambda rows, seed: [result.text for result in decoder.decode_batch(rows, seed=seed)],
+        samples=True,
+        about=_about_bank(bank) | _about_ret(parts, writer) | {"effort": effort},
+    )
+
+
 CONTENDERS: dict[str, Callable[[Parts], Contender]] = {
     "constant": constant,
     "nearest": nearest,
@@ -158,7 +172,23 @@ CONTENDERS: dict[str, Callable[[Parts], Contender]] = {
     "ret_beam": ret_beam,
     "ret_sample": ret_sample,
     "ret_best_of_33": ret_best_of_33,
+    "hybrid_none": partial(hybrid, effort="none"),
+    "hybrid_low": partial(hybrid, effort="low"),
+    "hybrid": hybrid,
+    "hybrid_high": partial(hybrid, effort="high"),
 }
+
+
+def check_name(name: str) -> None:
+    """Refuse what `make_contender` would not know, before any work is done.
+
+    Raises:
+        CellularError: neither a name in CONTENDERS nor a checkpoint's folder.
+    """
+    if name not in CONTENDERS and not (Path(name) / "config.json").is_file():
+        raise CellularError(
+            f"no decoder {name}: choose {', '.join(CONTENDERS)}, or the folder of a checkpoint or a bank"
+        )
 
 
 def make_contender(name: str, parts: Parts) -> Contender:
@@ -167,29 +197,34 @@ def make_contender(name: str, parts: Parts) -> Contender:
     Raises:
         CellularError: it is neither, or cannot be loaded.
     """
+    check_name(name)
     if name in CONTENDERS:
         return CONTENDERS[name](parts)
-    if (Path(name) / "config.json").is_file():
-        return replace(ret(replace(parts, checkpoint=Path(name))), name=Path(name).resolve().name)
-    raise CellularError(
-        f"no decoder {name}: choose {', '.join(CONTENDERS)}, or the folder of a checkpoint or a bank"
-    )
+    return replace(ret(replace(parts, checkpoint=Path(name))), name=Path(name).resolve().name)
 
 
 def _writer(
     name: str, parts: Parts, decode: Callable[["RETDecoder", FloatArray, int], list[str]]
 ) -> Contender:
     """A way to write texts with RET's weights."""
+    decoder = _load_ret(parts)
+    return Contender(name, partial(decode, decoder), about=_about_ret(parts, decoder))
+
+
+def _load_ret(parts: Parts) -> "RETDecoder":
     from cellular.decoders.ret import DEFAULT_CHECKPOINT, RETDecoder
 
     decoder = RETDecoder.load(parts.checkpoint or DEFAULT_CHECKPOINT, engine=parts.engine)
     decoder.check_teacher(parts.teacher.fingerprint)
-    about = {
-        "checkpoint": Path(parts.checkpoint or DEFAULT_CHECKPOINT).name,
+    return decoder
+
+
+def _about_ret(parts: Parts, decoder: "RETDecoder") -> dict[str, str]:
+    return {
+        "checkpoint": parts.checkpoint.name if parts.checkpoint else "the package's",
         "parameters": f"{decoder._count_parameters():,}",
         "engine": decoder.engine.name,
     }
-    return Contender(name, partial(decode, decoder), about=about)
 
 
 def _about_bank(bank: PhraseBank) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import platform
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from cellular.embeddings import EmbeddingLoader
 from cellular.encoders import available_threads
 from cellular.errors import CellularError
 from cellular.metrics import Estimate, corpus_scores, estimate, over_seeds, signatures, text_scores
-from pipelines.contenders import BASELINES, Contender, CountingTeacher, Parts, make_contender
+from pipelines.contenders import BASELINES, Contender, CountingTeacher, Parts, check_name, make_contender
 from pipelines.evaluation_data import (
     HeldOut,
     constant_sentence,
@@ -41,7 +42,7 @@ def run(config: EvaluationConfig) -> Evaluation:
     Raises:
         CellularError: no data, no such decoder or set, or parts of different teachers.
     """
-    config = _with_bank_of_decoders(config)
+    config = _checked(config)
     cache = config.cache or user_cache_path("cellular") / "embeddings"
     with EmbeddingLoader(config.teacher, cache, _CACHE_BYTES) as loader:
         sets, parts = _prepare(config, loader)
@@ -67,13 +68,15 @@ def run(config: EvaluationConfig) -> Evaluation:
     return Evaluation(report, answers)
 
 
-def _with_bank_of_decoders(config: EvaluationConfig) -> EvaluationConfig:
+def _checked(config: EvaluationConfig) -> EvaluationConfig:
     """A decoder that is a bank's folder stands for `phrase_bank`, and is the bank of the evaluation."""
     banks = {name: Path(name) for name in config.decoders if current_version(Path(name)) is not None}
     chosen = {*banks.values(), *([config.bank] if config.bank else [])}
     if len(chosen) > 1:
         raise CellularError("the bank decides which texts are tested: evaluate one bank at a time")
     decoders = tuple("phrase_bank" if name in banks else name for name in config.decoders)
+    for name in decoders:
+        check_name(name)
     return config.model_copy(update={"decoders": decoders, "bank": next(iter(chosen), None)})
 
 
@@ -97,7 +100,11 @@ def _prepare(config: EvaluationConfig, loader: EmbeddingLoader) -> tuple[list[He
 def _contenders(names: Sequence[str], parts: Parts) -> list[Contender]:
     """The baselines that can be had, then what was asked for, each once."""
     baselines = [name for name in BASELINES if parts.bank or name != "nearest"]
-    return [make_contender(name, parts) for name in dict.fromkeys([*baselines, *names])]
+    contenders = [make_contender(name, parts) for name in dict.fromkeys([*baselines, *names])]
+    for name, times in Counter(contender.name for contender in contenders).items():
+        if times > 1:
+            raise CellularError(f"{times} decoders are called {name}: give their folders different names")
+    return contenders
 
 
 def _notes(contenders: Sequence[Contender]) -> list[str]:

@@ -96,6 +96,8 @@ def test_help_loads_nothing_heavy() -> None:
         ("embed", "--input", "/missing/corpus", "--teacher", "hash"),
         ("embed", "text", "--teacher", "hash", "--output", "{tmp}/vectors.txt"),
         ("embed", "text", "--teacher", "hash", "--output", "/missing/folder/vectors.npy"),
+        ("evaluate", "--data", "/missing/data"),
+        ("evaluate", "--decoder", "psychic"),
         ("serve", "--bank", "/missing/bank"),
     ],
     ids=" ".join,
