@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cellular.bank import PhraseBank, SearchResult, verify_bank
-    from cellular.config import BuildConfig, DecodingConfig, TeacherConfig
+    from cellular.config import BuildConfig, DecodingConfig, HybridConfig, TeacherConfig
     from cellular.decoders import DecodeResult, PhraseBankDecoder, Session
+    from cellular.decoders.hybrid import HybridDecoder, HybridResult
     from cellular.decoders.ret import RETDecoder, create_ultra_compact_decoder
     from cellular.embeddings import EmbeddingLoader
     from cellular.errors import CellularError
@@ -24,6 +25,9 @@ __all__ = [
     "DecodeResult",
     "DecodingConfig",
     "EmbeddingLoader",
+    "HybridConfig",
+    "HybridDecoder",
+    "HybridResult",
     "PhraseBank",
     "PhraseBankDecoder",
     "RETDecoder",
@@ -38,8 +42,9 @@ __all__ = [
 
 _MODULES = {
     "cellular.bank": ("PhraseBank", "SearchResult", "verify_bank"),
-    "cellular.config": ("BuildConfig", "DecodingConfig", "TeacherConfig"),
+    "cellular.config": ("BuildConfig", "DecodingConfig", "HybridConfig", "TeacherConfig"),
     "cellular.decoders": ("DecodeResult", "PhraseBankDecoder", "Session"),
+    "cellular.decoders.hybrid": ("HybridDecoder", "HybridResult"),
     "cellular.decoders.ret": ("RETDecoder", "create_ultra_compact_decoder"),
     "cellular.embeddings": ("EmbeddingLoader",),
     "cellular.errors": ("CellularError",),

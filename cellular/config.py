@@ -157,6 +157,28 @@ class DecodingConfig(Settings):
     listed_candidates: int = Field(5, ge=0, description="nearest phrases that a result lists")
 
 
+class HybridConfig(Settings):
+    """How a HybridDecoder finds texts, and how it chooses among them."""
+
+    max_teacher_calls: int = Field(
+        33, ge=0, description="texts embedded for a target; 0: scores are estimates"
+    )
+    phrases: PositiveInt = Field(8, description="nearest phrases of the bank that are considered")
+    draws: int = Field(96, ge=2, description="texts that RET draws; those that promise most are embedded")
+    temperature: float = Field(0.7, gt=0, description="of the draws")
+    top_p: float = Field(1.0, gt=0, le=1, description="of the draws")
+    max_length: PositiveInt = Field(128, description="pieces in a text of RET")
+    enough: float = Field(0.99, ge=-1, le=1, description="cosine of a phrase from which RET is not asked")
+    likelihood_weight: float = Field(0.001, ge=0, description="cosine that a nat of RET's is worth")
+    likelihood_weight_of_estimates: float = Field(
+        0.003, ge=0, description="the same, where the teacher is not asked"
+    )
+    consensus_weight: float = Field(
+        0.2, ge=0, description="cosine that saying the same as the others is worth"
+    )
+    consensus_spread: float = Field(0.1, gt=0, description="cosine by which a text counts e times less in it")
+
+
 class EvaluationConfig(Settings):
     """What is evaluated, and on which texts."""
 

@@ -9,6 +9,7 @@ from cellular.decoders.results import Candidate, DecodeResult
 DECODERS = {
     "phrase_bank": "cellular.decoders.phrase_bank:PhraseBankDecoder",
     "ret": "cellular.decoders.ret:RETDecoder",
+    "hybrid": "cellular.decoders.hybrid:HybridDecoder",
 }
 
 __all__ = [

@@ -7,10 +7,19 @@ from typing import Protocol
 import numpy as np
 import pytest
 
-from cellular import create_ultra_compact_decoder
-from cellular.bank import PhraseBank
+from cellular import HybridConfig, HybridDecoder, create_ultra_compact_decoder
+from cellular.bank import PhraseBank, create_bank
 from cellular.decoders import DECODERS, PhraseBankDecoder
+from cellular.teachers import HashTeacher
 from cellular.types import FloatArray
+
+
+@pytest.fixture(scope="module")
+def topic_bank(tmp_path_factory: pytest.TempPathFactory, topic_sentences: list[str]) -> PhraseBank:
+    """One whose embeddings RET reads too."""
+    path = tmp_path_factory.mktemp("topics-384") / "bank"
+    create_bank(path, topic_sentences[:200], HashTeacher(384))
+    return PhraseBank.open(path)
 
 
 class Decoder(Protocol):
@@ -27,9 +36,16 @@ def ret_decoder(_: PhraseBank) -> tuple[Decoder, int]:
     return create_ultra_compact_decoder(), 384
 
 
+def hybrid_decoder(bank: PhraseBank) -> tuple[Decoder, int]:
+    ret = create_ultra_compact_decoder(applications=2)
+    effort = HybridConfig(draws=2, max_length=8, max_teacher_calls=2)
+    return HybridDecoder(bank, ret, HashTeacher(384), effort), 384
+
+
 MAKERS: dict[str, Callable[[PhraseBank], tuple[Decoder, int]]] = {
     "phrase_bank": phrase_bank_decoder,
     "ret": ret_decoder,
+    "hybrid": hybrid_decoder,
 }
 
 
