@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from cellular.decoders import ret
 from cellular.decoders.ret.checkpoint import WEIGHTS, find_checkpoint
+from cellular.decoders.ret.weights import Precision
 from cellular.files import sha256_file
 from cellular.types import FloatArray
 
@@ -42,14 +45,16 @@ class RETDecoder:
     Args:
         checkpoint: name or folder.
         engine: a name in ENGINES; "auto" is the fastest on this machine.
+        precision: what it computes in; None: fp32.
 
     Raises:
         CellularError: the checkpoint is missing or damaged, or the engine cannot run here.
     """
 
-    def __init__(self, checkpoint: str, engine: str = "auto") -> None:
-        self.decoder = ret.RETDecoder.load(checkpoint, engine=engine)
+    def __init__(self, checkpoint: str, engine: str = "auto", precision: Precision | None = None) -> None:
+        self.decoder = ret.RETDecoder.load(checkpoint, engine=engine, precision=precision)
         self.checkpoint = checkpoint
+        self._warm_up()
 
     def decode(self, embeddings: FloatArray, options: RETOptions) -> list[RETResult]:
         """Turn (N, E) float32 embeddings into texts."""
@@ -76,6 +81,13 @@ class RETDecoder:
                 seed=options.seed,
             ):
                 yield number, increment
+
+    def _warm_up(self) -> None:
+        """Compile what an engine compiles at its first use: no request waits for that."""
+        one = np.eye(1, self.decoder.model.config.embedding_dimension, dtype=np.float32)
+        self.decode(one, RETOptions(max_length=2))
+        for _ in self.stream(one, RETOptions(max_length=2)):
+            pass
 
     def describe(self) -> dict[str, Any]:
         """What this worker answers from."""

@@ -14,7 +14,7 @@ def main(
     bank: Annotated[Path | None, typer.Option(help="Folder of a bank. Without one, RET alone.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="RET's folder or name; else the packaged.")] = None,
     decoder: Annotated[
-        list[str] | None, typer.Option(help="phrase_bank, ret; may be repeated. Else all that fit.")
+        list[str] | None, typer.Option(help="phrase_bank, ret or hybrid; may be repeated. Else all.")
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Anything but 127.0.0.1 lets other machines in.")] = "127.0.0.1",
@@ -23,6 +23,7 @@ def main(
 ) -> None:
     """Serve decoders over HTTP: /v1/embeddings, /v1/decode, /v1/models, /healthz."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")  # a quarter less time between deployments
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is stopped
     from serve.app import running
     from serve.settings import ServeConfig

@@ -2,7 +2,9 @@
 
     Gateway ──encode──▶ Embedder              texts to embeddings
        ├──────decode──▶ PhraseBankDecoder     embeddings to texts, by search and assembly
-       └──────decode──▶ RETDecoder            embeddings to texts, piece by piece
+       ├──────decode──▶ RETDecoder            embeddings to texts, piece by piece
+       └──────decode──▶ HybridDecoder         embeddings to texts, the best of both
+                           └──encode──▶ Embedder
 
 The options of each deployment are read from config.yaml; the classes are in `replicas`.
 """
@@ -23,7 +25,7 @@ from ray import serve
 from actors.phrase_bank_decoder import PhraseBankDecoder
 from cellular.errors import CellularError
 from serve.contents import resolve
-from serve.replicas import DecoderReplica, EmbedderReplica, GatewayReplica, RETReplica
+from serve.replicas import DecoderReplica, EmbedderReplica, GatewayReplica, HybridReplica, RETReplica
 from serve.settings import ServeConfig
 
 NAME = "cellular"
@@ -35,13 +37,14 @@ def build(config: ServeConfig) -> serve.Application:
     contents = resolve(config)
     # The version is fixed here, so that a replica started later does not answer from a newer one.
     bank = (contents.bank.path, contents.bank.version) if contents.bank is not None else ()
-    ret = (contents.checkpoint, config.engine)
+    ret = (contents.checkpoint, config.engine, config.precision)
     embedder = deployment(EmbedderReplica, "Embedder").bind(contents.teacher)
     decoders = {
         "phrase_bank": deployment(DecoderReplica, "PhraseBankDecoder").bind(
             PhraseBankDecoder, *bank, config.decoding
         ),
         "ret": deployment(RETReplica, "RETDecoder").bind(*ret),
+        "hybrid": deployment(HybridReplica, "HybridDecoder").bind(embedder, *bank, *ret, config.effort),
     }
     gateway: serve.Application = deployment(serve.ingress()(GatewayReplica), "Gateway").bind(
         embedder, {name: decoders[name] for name in contents.decoders}, config.limits, config.gathering

@@ -46,6 +46,7 @@ def resolve(config: ServeConfig) -> Contents:
     available: dict[DecoderName, bool] = {
         "phrase_bank": bank is not None,
         "ret": checkpoint is not None,
+        "hybrid": bank is not None and checkpoint is not None,
     }
     return Contents(
         teacher=_teacher(config.teacher, made_by.name, made_by.fingerprint),
@@ -70,7 +71,7 @@ def _checkpoint(config: ServeConfig, bank: PhraseBank | None) -> Checkpoint | No
     except CellularError as error:
         if bank is None or config.checkpoint or config.decoders:
             raise
-        logger.warning("ret is not served: %s", error)
+        logger.warning("ret and hybrid are not served: %s", error)
         return None
     return checkpoint
 

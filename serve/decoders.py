@@ -1,10 +1,13 @@
 """What the interface knows of each decoder; a line in DECODERS adds another."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from actors.hybrid_decoder import HybridOptions
 from actors.ret_decoder import RETOptions, RETResult
 from cellular.decoders import DecodeResult
+from cellular.decoders.hybrid import HybridResult
+from serve import schemas
 from serve.schemas import DecodeRequest
 from serve.settings import DecoderName
 
@@ -39,8 +42,17 @@ def phrase_bank_fields(result: DecodeResult, request: DecodeRequest) -> dict[str
 
 def ret_options(request: DecodeRequest) -> RETOptions:
     """The request's options for RET."""
-    asked = {name: getattr(request, name) for name in RETOptions._fields}
-    return RETOptions(**{name: value for name, value in asked.items() if value is not None})
+    return RETOptions(**asked(request, RETOptions._fields))
+
+
+def hybrid_options(request: DecodeRequest) -> HybridOptions:
+    """The request's options for the hybrid."""
+    return HybridOptions(**asked(request, HybridOptions._fields))
+
+
+def asked(request: DecodeRequest, names: Sequence[str]) -> dict[str, Any]:
+    """Those of the options that the request gives; the others stay the worker's defaults."""
+    return {name: value for name in names if (value := getattr(request, name)) is not None}
 
 
 def ret_fields(result: RETResult, request: DecodeRequest) -> dict[str, object]:
@@ -49,8 +61,14 @@ def ret_fields(result: RETResult, request: DecodeRequest) -> dict[str, object]:
     return {"text": result.text, "source": "ret", "alternatives": alternatives}
 
 
+def hybrid_fields(result: HybridResult, request: DecodeRequest) -> dict[str, object]:
+    """One HybridResult."""
+    return {name: getattr(result, name) for name in schemas.HybridResult.model_fields}
+
+
 # In the order of preference where a request names none.
 DECODERS: dict[DecoderName, Decoder] = {
     "phrase_bank": Decoder("PhraseBankDecoder", lambda request: request.method, phrase_bank_fields),
     "ret": Decoder("RETDecoder", ret_options, ret_fields),
+    "hybrid": Decoder("HybridDecoder", hybrid_options, hybrid_fields),
 }

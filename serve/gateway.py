@@ -139,7 +139,7 @@ class Gateway:
             "status": worst,
             "stages": dict(zip(stages, states, strict=True)),
             "teacher": self.teacher["name"],
-            "bank": self._bank("phrase_bank"),
+            "bank": self._bank("phrase_bank") or self._bank("hybrid"),
         }
         return json_response(fields, 503 if worst == "unavailable" else 200)
 

@@ -17,6 +17,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from actors.embedder import Embedder
+from actors.hybrid_decoder import HybridDecoder
 from actors.ret_decoder import RETDecoder, RETOptions
 from cellular.config import TeacherConfig
 from cellular.types import FloatArray
@@ -93,14 +94,28 @@ class RETReplica(DecoderReplica):
 
     decoder: RETDecoder
 
-    def __init__(self, checkpoint: str, engine: str) -> None:
-        super().__init__(RETDecoder, checkpoint, engine)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(RETDecoder, *arguments)
 
     async def stream(self, embeddings: FloatArray, options: RETOptions) -> AsyncGenerator[tuple[int, str]]:
         """Numbers of rows and increments of their texts; the work ends when the caller leaves."""
         increments = self.decoder.stream(embeddings, options)
         while (increment := await asyncio.to_thread(next, increments, None)) is not None:
             yield increment
+
+
+class HybridReplica(DecoderReplica):
+    """HybridDecoder behind a queue.
+
+    Holds the bank and RET, but lets the Embedder's deployment judge: one call is little beside the embedding
+    of a batch of candidates; the teacher, by far the most work, is loaded once and scales by its own load.
+    """
+
+    async def __init__(self, embedder: DeploymentHandle[Any], *arguments: Any) -> None:  # type: ignore[misc]
+        stage = HandleStage(embedder)
+        teacher = HandleTeacher(stage, await stage.call("describe"))
+        # In a thread, since the teacher's answers need this event loop.
+        await asyncio.to_thread(super().__init__, HybridDecoder, *arguments, teacher)
 
 
 class GatewayReplica(Gateway):
@@ -151,6 +166,23 @@ class HandleStage:
         except (asyncio.CancelledError, GeneratorExit):
             response.cancel()
             raise
+
+
+class HandleTeacher:
+    """The Embedder's deployment as the teacher of a decoder that runs in a thread beside this event loop."""
+
+    def __init__(self, embedder: HandleStage, described: dict[str, Any]) -> None:
+        self.name: str = described["name"]
+        self.dimension: int = described["dimension"]
+        self.fingerprint: str = described["fingerprint"]
+        self._embedder = embedder
+        self._loop = asyncio.get_running_loop()
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """Embed texts, (N, D) float32 of unit length, in one call."""
+        call = self._embedder.call("encode", list(texts))
+        vectors: FloatArray = asyncio.run_coroutine_threadsafe(call, self._loop).result()
+        return vectors
 
 
 @contextmanager

@@ -104,11 +104,15 @@ class DecodeRequest(Body):
         None, description="ret: draw among the likeliest pieces that together are this probable; null: 0.9"
     )
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] | None = Field(
-        None, description="ret: of the draws; null: 0"
+        None, description="ret, hybrid: of the draws; null: 0"
     )
     beam: Count | None = Field(None, description="ret: texts that a search for the likeliest keeps")
     n: Count | None = Field(None, description="ret: texts for each embedding")
     max_length: Count | None = Field(None, description="ret: pieces, of about two characters; null: 128")
+    max_teacher_calls: Annotated[int, Field(strict=True, ge=0)] | None = Field(
+        None,
+        description="hybrid: texts that the teacher embeds for each answer; null: the application's",
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "DecodeRequest":
@@ -117,10 +121,11 @@ class DecodeRequest(Body):
         return self
 
 
-# The options of each decoder, which the others refuse.
+# The options of each decoder; those of the others are refused.
 OPTIONS: dict[DecoderName, tuple[str, ...]] = {
     "phrase_bank": ("top_k", "method"),
     "ret": ("stream", "temperature", "top_p", "seed", "beam", "n", "max_length"),
+    "hybrid": ("seed", "max_teacher_calls"),
 }
 
 
@@ -158,6 +163,16 @@ class RETResult(BaseModel):
     )
 
 
+class HybridResult(BaseModel):
+    """The text that hybrid chose for one embedding."""
+
+    text: str
+    score: float = Field(description="cosine of the text's embedding with the one asked for")
+    source: Literal["bank", "ret"]
+    estimated: bool = Field(description="the score is an estimate: the teacher did not see this text")
+    teacher_calls: int = Field(description="texts that the teacher embedded for this answer")
+
+
 class BankInfo(BaseModel):
     """The bank that answers."""
 
@@ -178,7 +193,7 @@ class DecodeResponse(BaseModel):
     """Results in the order of the request."""
 
     decoder: DecoderName
-    results: list[PhraseBankResult] | list[RETResult]
+    results: list[PhraseBankResult] | list[RETResult] | list[HybridResult]
     bank: BankInfo | None = Field(description="null where the decoder uses none")
     timings: Timings
 

@@ -6,8 +6,9 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from cellular.config import DecodingConfig, Settings, TeacherConfig
+from cellular.decoders.ret.weights import Precision
 
-DecoderName = Literal["phrase_bank", "ret"]
+DecoderName = Literal["phrase_bank", "ret", "hybrid"]
 
 
 class Limits(Settings):
@@ -23,6 +24,7 @@ class Limits(Settings):
     )
     max_sequences: PositiveInt = Field(64, description="the largest n and beam of a request")
     max_length: PositiveInt = Field(512, description="the largest max_length of a request, in pieces")
+    max_teacher_calls: int = Field(128, ge=0, description="texts that hybrid may embed for one answer")
     deadline_s: PositiveFloat = Field(30.0, description="seconds from the request to its answer")
     retry_after_s: PositiveInt = Field(1, description="seconds that a rejected client is told to wait")
 
@@ -47,6 +49,8 @@ class ServeConfig(Settings):
         None, description="RET's folder or name; None: the packaged one, if it is of the bank's teacher"
     )
     engine: str = Field("auto", description="what computes RET: a name in ENGINES; auto: the fastest here")
+    precision: Precision | None = Field(None, description="of the engine: fp32, bf16, int8, int4; None: fp32")
+    effort: str = Field("medium", description="of hybrid: none, low, medium or high")
     decoders: tuple[DecoderName, ...] | None = Field(
         None, min_length=1, description="which are served; None: all that the bank and the checkpoint allow"
     )
@@ -64,7 +68,7 @@ class ServeConfig(Settings):
     @field_validator("decoders", mode="before")
     @classmethod
     def _decoders_by_name(cls, value: object) -> object:
-        """`decoders=phrase_bank,ret` on a command line is a list."""
+        """`decoders=ret,hybrid` on a command line is a list."""
         return value.split(",") if isinstance(value, str) else value
 
     @field_validator("decoding")

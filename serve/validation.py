@@ -1,6 +1,7 @@
 """What a body's schema cannot check: limits, dimensions, and which decoder takes which option."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -56,21 +57,26 @@ def check_options(
         served: what the decoder says of itself.
         limits: of the application.
     """
-    for owner, names in OPTIONS.items():
-        for name in names:
-            if owner != decoder and getattr(request, name) not in (None, False):
-                _refuse(name, f"{name} is an option of {owner}, and {decoder} answers this request")
+    own = OPTIONS[decoder]
+    for name in chain.from_iterable(OPTIONS.values()):
+        if name not in own and getattr(request, name) not in (None, False):
+            _refuse(name, f"{decoder} answers this request, and takes {', '.join(own)}, but no {name}")
     largest = {
         "top_k": served.get("listed_candidates", 0),
         "n": limits.max_sequences,
         "beam": limits.max_sequences,
         "max_length": limits.max_length,
+        "max_teacher_calls": limits.max_teacher_calls,
     }
     for name, most in largest.items():
         if (getattr(request, name) or 0) > most:
             _refuse(name, f"{name} is at most {most}")
-    _check_exclusions(request)
-    _check_sequences(request, limits)
+    if decoder == "ret":
+        _check_exclusions(request)
+    default = served.get("max_teacher_calls", 1)
+    calls = default if request.max_teacher_calls is None else request.max_teacher_calls
+    for name, times in (("n", request.n), ("beam", request.beam), ("max_teacher_calls", calls)):
+        _check_work(name, len(request.texts or request.embeddings or ()), times or 1, limits)
 
 
 def _check_exclusions(request: DecodeRequest) -> None:
@@ -86,13 +92,11 @@ def _check_exclusions(request: DecodeRequest) -> None:
             _refuse(name, "a stream writes one text for each embedding, and never takes a piece back")
 
 
-def _check_sequences(request: DecodeRequest, limits: Limits) -> None:
-    """The work of a request: each row counts as often as it is decoded or judged."""
-    rows = len(request.texts or request.embeddings or ())
-    for name in ("n", "beam"):
-        if rows * (getattr(request, name) or 0) > limits.max_batch:
-            detail = f"{rows} rows times {name} exceed {limits.max_batch}"
-            raise ProblemError(413, "batch_too_large", detail, pointer=f"/{name}")
+def _check_work(name: str, rows: int, times: int, limits: Limits) -> None:
+    """Each row counts as often as it is decoded or judged."""
+    if times > 1 and rows * times > limits.max_batch:
+        detail = f"{rows} rows times {name}, which is {times}, exceed {limits.max_batch}"
+        raise ProblemError(413, "batch_too_large", detail, pointer=f"/{name}")
 
 
 def _refuse(name: str, detail: str) -> None:

@@ -77,7 +77,7 @@ def test_a_text_comes_back_through_both_routes(client):
     assert [result["candidates"][0]["phrase"] for result in decoded["results"]] == PHRASES
 
 
-@pytest.mark.parametrize("decoder", ["phrase_bank", "ret"])
+@pytest.mark.parametrize("decoder", ["phrase_bank", "ret", "hybrid"])
 def test_every_decoder_answers(client, decoder):
     answer = client.post("/v1/decode", json={"texts": PHRASES[:3], "decoder": decoder}).json()
     assert answer["decoder"] == decoder
@@ -208,11 +208,12 @@ def test_a_taken_port_is_one_clear_line(client, bank):
         pass
 
 
-def test_ctrl_c_ends_the_command_and_all_it_started(bank):
-    command = [sys.executable, "-m", "jobs.serve", "--bank", str(bank), "--port", "0"]
+def test_the_command_serves_ret_alone_and_ctrl_c_ends_all_it_started(ret_checkpoint):
+    command = [sys.executable, "-m", "jobs.serve", "--checkpoint", str(ret_checkpoint), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         line = next(line for line in process.stdout if line.startswith("serving"))
-        assert httpx.get(f"{line.split()[3]}/healthz").json()["status"] == "ready"
+        health = httpx.get(f"{line.split()[3]}/healthz").json()
+        assert health["stages"] == {"Embedder": "ready", "RETDecoder": "ready"}
         os.killpg(process.pid, signal.SIGINT)
         process.communicate(timeout=60)
     assert process.returncode == 130

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from actors.embedder import Embedder
+from actors.hybrid_decoder import HybridDecoder
 from actors.phrase_bank_decoder import PhraseBankDecoder
 from actors.ret_decoder import RETDecoder
 from cellular.bank import PhraseBank, create_bank
@@ -89,15 +90,24 @@ def phrases_bank(tmp_path_factory, phrases):
     return path
 
 
-@pytest.fixture
-def gateway(phrases_bank, ret_checkpoint):
-    embedder = LocalStage(DescribedEmbedder(TeacherConfig(name="hash:384")))
-    decoders = {
-        "ret": LocalStage(RETDecoder(str(ret_checkpoint), "torch")),
-        "phrase_bank": LocalStage(PhraseBankDecoder(phrases_bank, None, DecodingConfig())),
+@pytest.fixture(scope="session")
+def workers(phrases_bank, ret_checkpoint):
+    """A worker of each decoder."""
+    checkpoint, engine, teacher = str(ret_checkpoint), "torch", HashTeacher(384)
+    return {
+        "hybrid": HybridDecoder(phrases_bank, None, checkpoint, engine, None, "low", teacher),
+        "ret": RETDecoder(checkpoint, engine),
+        "phrase_bank": PhraseBankDecoder(phrases_bank, None, DecodingConfig(enable_caching=False)),
     }
+
+
+@pytest.fixture
+def gateway(workers):
+    """A gateway whose stages are in this process."""
+    embedder = LocalStage(DescribedEmbedder(TeacherConfig(name="hash:384")))
+    decoders = {name: LocalStage(worker) for name, worker in workers.items()}
     limits = Limits(
-        max_batch=8, max_text_characters=100, max_body_bytes=64_000, max_sequences=4, deadline_s=60
+        max_batch=8, max_text_characters=100, max_body_bytes=64_000, max_sequences=4, max_teacher_calls=8
     )
     gateway = Gateway(embedder, decoders, limits)
     asyncio.run(gateway.start())

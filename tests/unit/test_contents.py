@@ -21,7 +21,7 @@ def other_bank(tmp_path):
 
 def test_bank_and_checkpoint_of_one_teacher_serve_every_decoder(phrases_bank, ret_checkpoint):
     contents = resolve(ServeConfig(bank=phrases_bank, checkpoint=str(ret_checkpoint)))
-    assert contents.decoders == ("phrase_bank", "ret")
+    assert contents.decoders == ("phrase_bank", "ret", "hybrid")
     assert contents.teacher.name == "hash:384"
 
 
@@ -38,7 +38,7 @@ def test_a_relative_folder_is_found_from_anywhere(ret_checkpoint, monkeypatch):
 
 
 def test_decoders_that_are_named_are_the_ones_served(phrases_bank, ret_checkpoint):
-    for name in ("phrase_bank", "ret"):
+    for name in ("phrase_bank", "ret", "hybrid"):
         config = ServeConfig(bank=phrases_bank, checkpoint=str(ret_checkpoint), decoders=(name,))
         assert resolve(config).decoders == (name,)
 
@@ -63,7 +63,7 @@ def test_another_teacher_than_the_checkpoints_is_refused(ret_checkpoint):
 
 def test_a_decoder_that_needs_a_bank_is_refused_without_one():
     with pytest.raises(ValidationError, match="needs a bank"):
-        ServeConfig(decoders=("phrase_bank", "ret"))
+        ServeConfig(decoders=("ret", "hybrid"))
 
 
 def test_a_missing_checkpoint_is_named():

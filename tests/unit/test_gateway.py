@@ -45,6 +45,7 @@ def good_row():
     return [1.0] + [0.0] * (DIMENSION - 1)
 
 
+RET, HYBRID = {"texts": ["a"], "decoder": "ret"}, {"texts": ["a"], "decoder": "hybrid"}
 REFUSED = [
     ("/v1/decode", b"", 422, ""),
     ("/v1/decode", b"{", 400, ""),
@@ -70,20 +71,36 @@ REFUSED = [
     ("/v1/decode", {"texts": ["a"], "decoder": "best"}, 422, "#/decoder"),
     ("/v1/decode", {"texts": ["a"], "temperature": 0.5}, 422, "#/temperature"),
     ("/v1/decode", {"texts": ["a"], "stream": True}, 422, "#/stream"),
-    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "method": "greedy"}, 422, "#/method"),
-    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "temperature": -1}, 422, "#/temperature"),
+    ("/v1/decode", RET | {"method": "greedy"}, 422, "#/method"),
+    ("/v1/decode", RET | {"temperature": -1}, 422, "#/temperature"),
     ("/v1/decode", b'{"texts": ["a"], "decoder": "ret", "temperature": NaN}', 422, "#/temperature"),
-    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "top_p": 0.5}, 422, "#/top_p"),
-    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "temperature": 1, "top_p": 0}, 422, "#/top_p"),
-    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "seed": 3}, 422, "#/seed"),
-    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "n": 5}, 422, "#/n"),
-    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "n": True}, 422, "#/n"),
-    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "beam": 2, "n": 3}, 422, "#/n"),
-    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "beam": 2, "temperature": 1}, 422, "#/beam"),
-    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "max_length": 1000}, 422, "#/max_length"),
-    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "n": 2, "stream": True}, 422, "#/n"),
-    ("/v1/decode", {"texts": ["a"], "decoder": "ret", "stream": "yes"}, 422, "#/stream"),
-    ("/v1/decode", {"texts": ["a"] * 3, "decoder": "ret", "n": 3}, 413, "#/n"),
+    ("/v1/decode", RET | {"top_p": 0.5}, 422, "#/top_p"),
+    ("/v1/decode", RET | {"temperature": 1, "top_p": 0}, 422, "#/top_p"),
+    ("/v1/decode", RET | {"seed": 3}, 422, "#/seed"),
+    ("/v1/decode", RET | {"n": 5}, 422, "#/n"),
+    ("/v1/decode", RET | {"n": True}, 422, "#/n"),
+    ("/v1/decode", RET | {"beam": 2, "n": 3}, 422, "#/n"),
+    ("/v1/decode", RET | {"beam": 2, "temperature": 1}, 422, "#/beam"),
+    ("/v1/decode", RET | {"max_length": 1000}, 422, "#/max_length"),
+    ("/v1/decode", RET | {"n": 2, "stream": True}, 422, "#/n"),
+    ("/v1/decode", RET | {"stream": "yes"}, 422, "#/stream"),
+    ("/v1/decode", RET | {"texts": ["a"] * 3, "n": 3}, 413, "#/n"),
+    ("/v1/decode", RET | {"max_teacher_calls": 3}, 422, "#/max_teacher_calls"),
+    (
+        "/v1/decode",
+        {"texts": ["a"], "decoder": "hybrid", "max_teacher_calls": -1},
+        422,
+        "#/max_teacher_calls",
+    ),
+    ("/v1/decode", {"texts": ["a"], "decoder": "hybrid", "max_teacher_calls": 9}, 422, "#/max_teacher_calls"),
+    (
+        "/v1/decode",
+        {"texts": ["a"] * 2, "decoder": "hybrid", "max_teacher_calls": 5},
+        413,
+        "#/max_teacher_calls",
+    ),
+    ("/v1/decode", HYBRID | {"temperature": 1}, 422, "#/temperature"),
+    ("/v1/decode", HYBRID | {"stream": True}, 422, "#/stream"),
     ("/v1/decode", {"texts": ["a"], "~odd/key": 1}, 422, "#/~0odd~1key"),
     ("/v1/decode", b'{"texts": ["a"], "\\ud800": 1}', 422, "#"),
     ("/v1/decode", {"texts": ["a"] * 9}, 413, "#/texts"),
@@ -160,6 +177,7 @@ def test_health_tells_the_state_of_each_stage(gateway, send, failure, status, st
         "Embedder": "ready",
         "PhraseBankDecoder": state,
         "RETDecoder": "ready",
+        "HybridDecoder": "ready",
     }
 
 

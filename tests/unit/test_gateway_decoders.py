@@ -1,7 +1,8 @@
-"""RET through the HTTP interface: its options, and texts that are sent while they are written."""
+"""The decoders through the HTTP interface: their options, and texts that are sent while they are written."""
 
 import asyncio
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ def test_a_failure_in_mid_stream_is_its_last_event(gateway, send, caplog, failur
         yield 0, "two"
         raise failure
 
-    gateway.decoders["ret"].target.stream = breaks
+    gateway.decoders["ret"].target = SimpleNamespace(stream=breaks)
     response = send("POST", "/v1/decode", **ask(stream=True))
     (_, first), (name, problem) = events(response.text)
     assert first == {"index": 0, "text": "two"}
@@ -111,7 +112,7 @@ def test_a_stream_past_its_deadline_ends_with_an_error_and_its_work(gateway, sen
         while True:
             yield 0, "again "
 
-    gateway.decoders["ret"].target.stream = endless
+    gateway.decoders["ret"].target = SimpleNamespace(stream=endless)
     gateway.limits = gateway.limits.model_copy(update={"deadline_s": 0.2})
     *_, (name, problem) = events(send("POST", "/v1/decode", **ask(stream=True)).text)
     assert (name, problem["status"]) == ("error", 504)
@@ -126,7 +127,7 @@ def test_a_client_that_hangs_up_ends_the_work(gateway):
             written.append("again ")
             yield 0, "again "
 
-    gateway.decoders["ret"].target.stream = endless
+    gateway.decoders["ret"].target = SimpleNamespace(stream=endless)
     body = json.dumps(ask(stream=True)["json"]).encode()
     sent = asyncio.Event()
 
@@ -161,11 +162,28 @@ def test_models_lists_teachers_decoders_banks_and_checkpoints(send, phrases_bank
         ("teacher", "hash:384"),
         ("decoder", "phrase_bank"),
         ("decoder", "ret"),
+        ("decoder", "hybrid"),
         ("bank", phrases_bank.name),
         ("checkpoint", ret_checkpoint.name),
     }
     assert kinds["teacher", "hash:384"]["fingerprint"] == HashTeacher(384).fingerprint
     assert len(kinds["checkpoint", "noise"]["fingerprint"]) == 16
+
+
+def test_hybrid_answers_within_the_teacher_calls_that_a_request_allows(send, phrases):
+    for calls in (0, 3):
+        body = {"texts": phrases[:2], "decoder": "hybrid", "max_teacher_calls": calls}
+        response = send("POST", "/v1/decode", json=body).json()
+        assert [result["text"] for result in response["results"]] == phrases[:2]
+        assert all(result["teacher_calls"] <= calls for result in response["results"])
+        assert response["bank"]["phrases"] == 48
+
+
+def test_a_gateway_that_serves_not_every_decoder_says_which(gateway, send):
+    gateway.decoders.pop("hybrid")
+    response = send("POST", "/v1/decode", json={"texts": ["a"], "decoder": "hybrid"})
+    assert (response.status_code, response.json()["errors"][0]["pointer"]) == (422, "#/decoder")
+    assert "phrase_bank, ret" in response.json()["detail"]
 
 
 def test_embeddings_of_the_teachers_dimension_are_enough(only_ret, send):
