@@ -10,7 +10,7 @@ import torch
 from ray.data import DataIterator
 
 from cellular.training.config import TrainRETConfig
-from cellular.training.ret import TextSource, flops_per_position, make_model, make_trainer
+from cellular.training.ret import TextSource, flops_per_position, make_model, make_reward, make_trainer
 from pipelines.training_loop import Loop
 
 READ_ROWS = 16_384
@@ -27,11 +27,15 @@ def train_worker(settings: dict[str, Any]) -> None:
     torch.manual_seed(config.loop.seed)
     model = make_model(config, settings["dimension"]).to(device)
     trainer = make_trainer(config, model)
-    torch.manual_seed(
-        1_000_003 * (config.loop.seed + 1) + context.get_world_rank()
-    )  # noise differs by worker
+    seed = 1_000_003 * (config.loop.seed + 1) + context.get_world_rank()  # noise differs by worker
+    torch.manual_seed(seed)
     source = TextSource(
-        shard_reader("train"), shard_reader("held_out"), config.loop, config.variation, device
+        shard_reader("train"),
+        shard_reader("held_out"),
+        config.loop,
+        config.variation,
+        device,
+        make_reward(config, trainer, seed),
     )
     source.warm_up(trainer)
     Loop(

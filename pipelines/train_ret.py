@@ -126,6 +126,7 @@ def _identify(config: TrainRETConfig, data: TrainingData, restart: bool) -> None
         "precision",
         "sparsity",
         "variation",
+        "reward",
         "optimizer",
         "schedule",
     }

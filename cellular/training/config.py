@@ -1,7 +1,7 @@
 """Validated settings of training. Importing them needs no torch, so that `--help` stays instant."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -59,6 +59,7 @@ class LoopConfig(Settings):
     checkpoint_steps: PositiveInt | None = Field(None, description="checkpoints by steps instead")
     keep_checkpoints: PositiveInt = 2
     compile: bool | None = Field(None, description="torch.compile; None: on a GPU")
+    fused: bool | None = Field(None, description="the layer by Triton; None: on a GPU from Hopper on")
     graphs: bool | None = Field(None, description="CUDA graphs; None: on a GPU")
     seed: int = 0
 
@@ -115,6 +116,15 @@ class TrainRETConfig(Settings):
     loop: LoopConfig = LoopConfig()
     workers: WorkersConfig = WorkersConfig()
     embedding: ResourceConfig = ResourceConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _small_steps(cls, values: Any) -> Any:
+        """A reward's gradient is mostly noise: unless they are set, rates are small and averages short."""
+        given = values.get("optimizer") or {} if isinstance(values, dict) else None
+        if not isinstance(given, dict) or not values.get("reward"):
+            return values
+        return {**values, "optimizer": {"rate": 1e-4, "average_steps": 100, **given}}
 
     @model_validator(mode="after")
     def _base(self) -> "TrainRETConfig":

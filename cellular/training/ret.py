@@ -1,6 +1,7 @@
 """What is particular to training RET: the model, its trainer, and its batches."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from typing import cast
 
 import pyarrow as pa
@@ -45,6 +46,7 @@ def make_trainer(config: TrainRETConfig, model: RET, objective: Objective | None
     cuda = next(model.parameters()).device.type == "cuda"
     compiled = cuda if config.loop.compile is None else config.loop.compile
     graphs = cuda if config.loop.graphs is None else config.loop.graphs
+    fused = has_tma(cuda) if config.loop.fused is None else config.loop.fused
     bits = BITS.get(config.precision)
     return Trainer(
         model,
@@ -54,7 +56,7 @@ def make_trainer(config: TrainRETConfig, model: RET, objective: Objective | None
         config.schedule,
         dtype=torch.bfloat16 if cuda else torch.float32,
         graphs=graphs,
-        prepare=compile_methods if compiled else None,
+        prepare=lambda copy: accelerate(cast(RET, copy), compiled, fused),
         pruner=MagnitudePruner(matrices(model), config.sparsity) if config.sparsity else None,
         rounding=(lambda weights: FakeQuantiser({name: weights[name] for name in MATRICES}, bits))
         if bits
@@ -73,10 +75,19 @@ def make_reward(config: TrainRETConfig, trainer: Trainer, seed: int) -> Rewarded
     )
 
 
-def compile_methods(model: RET) -> None:
-    """Compile the layer once for all its applications, and once a width: seconds instead of minutes."""
+def has_tma(cuda: bool) -> bool:
+    """Whether the GPU can run the Triton kernels of the layer."""
+    return cuda and torch.cuda.get_device_capability() >= (9, 0) and find_spec("triton") is not None
+
+
+def accelerate(model: RET, compiled: bool, fused: bool) -> None:
+    """Put faster callables in the place of methods: compiled once a width, or written for the GPU."""
     torch._dynamo.config.recompile_limit = 64
-    for name in ("inputs", "layer"):
+    if fused:
+        from cellular.decoders.ret.fused import fused_layers
+
+        setattr(model, "apply_layer", fused_layers(model))  # noqa: B010  (mypy: a method)
+    for name in ("inputs", "layer") if compiled else ():
         setattr(model, name, torch.compile(getattr(model, name), dynamic=False))
 
 

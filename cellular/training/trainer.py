@@ -58,6 +58,9 @@ class Trainer:
             that gradients are those of the rounded weights and pass straight through to the others.
         graphs: replay passes and steps as CUDA graphs: an objective must not wait for the device, and batches
             are to be tuples of tensors of few shapes.
+
+    Attributes:
+        copy: the weights as they are in use, in `dtype`.
     """
 
     def __init__(
@@ -83,13 +86,13 @@ class Trainer:
         self._loss = torch.zeros((), device=self._gradient.device)
         self._optimizers = Optimizers(self._weights, matrices, optimizer)
         self._average = WeightAverage(list(self._weights.values()), optimizer.average_steps)
-        self._copy = copy.deepcopy(model).to(dtype)
+        self.copy = copy.deepcopy(model).to(dtype)
         weights = {name: weight.data for name, weight in model.named_parameters()}
         self._own = _Source(weights, rounding)
         self._averaged = _Source({**weights, **self.averages()}, rounding)
         self._refresh(self._own)
         if prepare:
-            prepare(self._copy)
+            prepare(self.copy)
         self._add: Callable[[Any], None] = Graphed(self._add_gradient) if graphs else self._add_gradient
         self._update: Callable[[Any], None] = self._optimise
         if graphs and not pruner and not rounding:
@@ -124,8 +127,8 @@ class Trainer:
         return self._loss
 
     def _add_gradient(self, batch: Any) -> None:
-        loss = self._objective(self._copy, batch)
-        names = dict(self._copy.named_parameters())
+        loss = self._objective(self.copy, batch)
+        names = dict(self.copy.named_parameters())
         found = torch.autograd.grad(loss, [names[name] for name in self._weights])
         torch._foreach_add_(self._gradients, list(found))
         self._loss.add_(loss.detach())
@@ -138,7 +141,7 @@ class Trainer:
     def _refresh(self, source: "_Source") -> None:
         """Bring the copy up to date."""
         with source.rounded:
-            torch._foreach_copy_(list(self._copy.parameters()), source.tensors)
+            torch._foreach_copy_(list(self.copy.parameters()), source.tensors)
 
     def evaluate(self, batches: Iterable[Any], count: Callable[[Any], Tensor]) -> float | None:
         """The averaged weights' mean loss over all workers' batches, weighted by `count`; None of none."""
@@ -148,7 +151,7 @@ class Trainer:
         totals = torch.zeros(2, dtype=torch.float64, device=self._gradient.device)
         for batch in batches:
             weight = count(batch).double()
-            totals += torch.stack([self._objective(self._copy, batch).detach().double() * weight, weight])
+            totals += torch.stack([self._objective(self.copy, batch).detach().double() * weight, weight])
         self._refresh(self._own)
         if self._world > 1:
             dist.all_reduce(totals)

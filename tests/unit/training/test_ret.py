@@ -1,0 +1,56 @@
+"""Batches of a RET training, plain and rewarded."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from cellular.config import CorpusConfig, TeacherConfig
+from cellular.decoders.ret.vocabulary import Vocabulary
+from cellular.teachers import HashTeacher
+from cellular.training.config import TrainRETConfig
+from cellular.training.ret import TextSource, make_model, make_reward, make_trainer
+from cellular.training.shards import write_shard
+from tests.unit.training.conftest import SENTENCES
+
+
+def make_config(**settings: object) -> TrainRETConfig:
+    data = {"corpus": CorpusConfig(inputs=("unused",)), "teacher": TeacherConfig(name="hash:384")}
+    loop = {"batch_tokens": 400, "pass_tokens": 400}
+    base = {"target": "unused", "data": data, "schedule": {"steps": 4}, "loop": loop, "applications": 1}
+    return TrainRETConfig.model_validate(base | settings)
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    path = tmp_path / "shard.parquet"
+    write_shard(
+        path, SENTENCES, Vocabulary.load().encode_batch(SENTENCES), HashTeacher(384).encode(SENTENCES)
+    )
+    return path
+
+
+def test_rewarded_batches_hold_samples_beside_texts_and_train(shard: Path) -> None:
+    config = make_config(reward={"samples": 3})
+    trainer = make_trainer(config, make_model(config, 384))
+    before = trainer.copy.projection.clone()
+    reward = make_reward(config, trainer, 0)
+    read = [pq.read_table(shard)]
+    source = TextSource(
+        lambda: read, lambda: read, config.loop, config.variation, torch.device("cpu"), reward
+    )
+    batches, positions = source.draw(0)
+    assert positions <= config.loop.batch_tokens
+    assert all(len(batch.targets_BL) % 4 == 0 for batch in batches)
+    trainer.step(batches, 0.0)
+    assert not torch.equal(before, trainer.copy.projection)
+    assert source.evaluate(trainer) is not None
+
+
+def test_rewards_are_followed_in_small_steps_unless_told() -> None:
+    assert make_config(reward={"samples": 3}).optimizer.rate == 1e-4
+    assert make_config(reward={"samples": 3}, optimizer={"rate": 1e-3}).optimizer.rate == 1e-3
+    assert make_config().optimizer.rate == 3e-3
+    again = TrainRETConfig.model_validate(make_config(reward={"samples": 3}).model_dump(mode="json"))
+    assert again.optimizer.rate == 1e-4
