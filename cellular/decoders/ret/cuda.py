@@ -6,8 +6,6 @@ not depend on the rest of the batch.
 Shapes as in `model`.
 """
 
-from importlib.util import find_spec
-
 import torch
 from torch import Tensor
 
@@ -20,12 +18,6 @@ from cellular.types import FloatArray
 
 _CACHE_BYTES = 4 << 30  # for the keys and values of the texts that are written at a time
 _BLOCK, _CHUNK, _SPAN, _WARPS = 16, 64, 8, 4
-
-
-def trains_fused() -> bool:
-    """Whether the kernels of `fused` run here: there are Triton and a GPU of compute capability 9."""
-    recent = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0)
-    return recent and find_spec("triton") is not None
 
 
 class CudaEngine(TorchEngine):

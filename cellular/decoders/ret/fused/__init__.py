@@ -3,7 +3,7 @@
     model.apply_layer = fused_layers(model)     # a callable from states to states, (B, T, D) bf16, T <= 128
 
 `RET.apply_layer` is the reference: outputs and gradients are at least as near to fp32 as its bf16 ones.
-Needs a GPU with TMA (compute capability 9), see `cuda.trains_fused`. Only here is Triton imported.
+Needs a GPU with TMA (compute capability 9). Only here is Triton imported.
 
 At a width of 256 the layer is bound by memory, not by arithmetic. Rows of 256 bf16 (512 bytes) that a
 position moves in one application, if nothing stays in the cache:
