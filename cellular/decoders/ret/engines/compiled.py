@@ -6,6 +6,7 @@ A applications, V vocabulary, L pieces.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cellular.decoders.ret.generation import rows_to_copy
 from cellular.decoders.ret.model import HIDDEN, RET, rotary_table
 from cellular.decoders.ret.weights import Precision
 from cellular.errors import CellularError
@@ -73,10 +75,14 @@ class CompiledEngine(ABC):
 
     def select(self, state: CompiledState, rows_R: Tensor) -> CompiledState:
         """As `Engine.select`."""
-        rows = rows_R.numpy()
+        rows, position = rows_R.numpy(), state.position
+        if (copied := rows_to_copy(rows_R, len(state.cache_BA2TD))) is not None:
+            for row in copied.tolist():
+                state.cache_BA2TD[row, :, :, :position] = state.cache_BA2TD[rows[row], :, :, :position]
+            return CompiledState(state.offsets_BD[rows], state.cache_BA2TD, position)
         cache = np.empty((len(rows), *state.cache_BA2TD.shape[1:]), np.float32)
-        cache[..., : state.position, :] = state.cache_BA2TD[rows, :, :, : state.position]
-        return CompiledState(state.offsets_BD[rows], cache, state.position)
+        cache[..., :position, :] = state.cache_BA2TD[rows, :, :, :position]
+        return CompiledState(state.offsets_BD[rows], cache, position)
 
     def greedy(self, embeddings_BE: FloatArray, max_pieces: int) -> list[PieceArray]:
         """As `Engine.greedy`."""
@@ -121,6 +127,7 @@ def to_array(tensor: Tensor) -> FloatArray:
     return array
 
 
+@lru_cache(8)
 def rotary_arrays(positions: int) -> tuple[FloatArray, FloatArray]:
     """Cosines and sines for a head's first half, (T, K / 2) each; its second half turns alike."""
     cosine_TK, sine_TK = rotary_table(positions, torch.device("cpu"), torch.float32)

@@ -159,7 +159,7 @@ def _multiply_int8(matrix: Any, x_C: Any, y_R: Any) -> None:
     for i in range(x_C.size):
         codes_C[i] = np.int8(np.int32(np.rint(x_C[i] * inverse)) - matrix.zero)
     for row in range(matrix.codes_RC.shape[0]):
-        total = matrix.zero * matrix.sums_R[row]
+        total = np.int32(matrix.zero * matrix.sums_R[row])
         for i in range(matrix.codes_RC.shape[1]):  # narrow at every step, or LLVM takes 64-bit sums
             total = np.int32(total + np.int32(matrix.codes_RC[row, i]) * np.int32(codes_C[i]))
         y_R[row] = np.float32(total) * (matrix.scales_R[row] / inverse)

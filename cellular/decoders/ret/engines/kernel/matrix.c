@@ -64,6 +64,7 @@ INLINE void multiply_codes(const Matrix *matrix, int row, int panels, const Inpu
         Sums sums[TOGETHER][MOST_PANELS];
         for (int r = 0; r < count; r++)
             for (int p = 0; p < panels; p++) sums[r][p] = sums_of(-middle * inputs->sums[first + r][g]);
+#pragma GCC unroll 4
         for (int column = g * group; column < (g + 1) * group; column += 32 / bits, weights += 4 * BLOCK)
             for (int p = 0; p < panels; p++) {
                 Codes codes = load_codes(weights + 4 * LANES * p);
