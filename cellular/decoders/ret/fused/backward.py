@@ -70,8 +70,10 @@ def weight_gradients(saved: Saved, gradients: Gradients, d_x_AND: Tensor) -> Wei
 
 
 def _outer(d_out: Tensor, inputs: Tensor) -> Tensor:
-    """cuBLAS adds in float32, in parts of the rows that run side by side."""
-    return d_out.flatten(0, 1).T @ inputs.flatten(0, 1)
+    d_out, inputs = d_out.flatten(0, 1), inputs.flatten(0, 1)
+    if d_out.is_cuda:  # a result in bf16 would let cuBLAS add its partial sums in bf16
+        return torch.mm(d_out.T, inputs, out_dtype=torch.float32)
+    return d_out.T @ inputs
 
 
 def _inner(saved: Saved, weight: Tensor, d_x2_ND: Tensor, d_inner_NF: Tensor) -> None:
