@@ -1,28 +1,42 @@
-"""What a person asks a bank for, as embeddings in the bank's space."""
+"""What a person asks a bank or a decoder for, as embeddings in its space."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cellular.bank import PhraseBank
 from cellular.embedding_files import read_embeddings
 from cellular.errors import CellularError
-from cellular.teachers import load_teacher
+from cellular.teachers import Teacher, load_teacher
 from cellular.types import FloatArray
 
 
-def query_embeddings(bank: PhraseBank, texts: Sequence[str], file: Path | None) -> FloatArray:
-    """Embed texts with the bank's own teacher, or read embeddings from a file.
+def query_embeddings(
+    dimension: int, teacher: Callable[[], Teacher], texts: Sequence[str], file: Path | None
+) -> FloatArray:
+    """Embed texts with a teacher, which is loaded for nothing else, or read embeddings from a file.
 
     Returns:
         (N, D) float32, every row of unit length.
 
     Raises:
-        CellularError: both given or neither, a file that cannot be used, or the bank's teacher has changed.
+        CellularError: both given or neither, a file that cannot be used, or the teacher has changed.
     """
     if bool(texts) == (file is not None):
         raise CellularError("give either texts or a file of embeddings")
-    if file is not None:
-        return read_embeddings(file, bank.dimension)
-    teacher = load_teacher(bank.manifest.teacher.name)
-    bank.check_teacher(teacher.fingerprint)
-    return teacher.encode(texts)
+    return teacher().encode(texts) if file is None else read_embeddings(file, dimension)
+
+
+def checked_teacher(name: str, check: Callable[[str], None]) -> Teacher:
+    """The teacher of a name, once its fingerprint has passed a bank's or a decoder's check.
+
+    Raises:
+        CellularError: it has changed since, or cannot be loaded.
+    """
+    teacher = load_teacher(name)
+    check(teacher.fingerprint)
+    return teacher
+
+
+def bank_teacher(bank: PhraseBank) -> Teacher:
+    """The teacher that made a bank; errors as `checked_teacher`."""
+    return checked_teacher(bank.manifest.teacher.name, bank.check_teacher)

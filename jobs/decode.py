@@ -7,39 +7,46 @@ import typer
 
 from jobs.console import AsJson, run, show
 
+DECODER = "phrase_bank, ret or hybrid. By default phrase_bank where a bank is given, else ret."
+METHOD = (
+    "Of phrase_bank: greedy, weighted, beam_search, context_aware (default). "
+    "Of ret: greedy (default), beam, sample."
+)
+
 
 def main(
     embeddings: Annotated[
         Path | None, typer.Argument(help="A .npy, .arrow, .parquet or .jsonl file of embeddings.")
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="Embed this text first; may be repeated.")] = None,
-    bank: Annotated[Path | None, typer.Option(help="Folder of the bank; by default the demo's.")] = None,
-    method: Annotated[
-        str, typer.Option(help="greedy, weighted, beam_search or context_aware.")
-    ] = "context_aware",
+    decoder: Annotated[str | None, typer.Option(help=DECODER)] = None,
+    bank: Annotated[
+        Path | None, typer.Option(help="Folder of the bank; by default the demo's. Unused by ret.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="RET's weights, a name or a folder; by default those that come along.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help=METHOD)] = None,
+    effort: Annotated[
+        str | None,
+        typer.Option(help="Of hybrid: none (no teacher), low (9 texts embedded), medium (33), high (129)."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of what ret and hybrid draw.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Decode embeddings: the text, its score (cosine) and where it came from."""
-    from cellular.bank import PhraseBank
-    from cellular.config import DecodingConfig
-    from cellular.decoders import PhraseBankDecoder, default_bank_path
+    """Decode embeddings: the text, its score (cosine, where the decoder knows it) and where it came from."""
+    from cellular.decoders.opening import DecodeOptions, open_decoder
     from cellular.queries import query_embeddings
 
-    decoder = PhraseBankDecoder(DecodingConfig.model_validate({"assembly_method": method}))
-    opened = PhraseBank.open(bank or default_bank_path())
-    decoder.load_phrase_bank(opened)
-    results = decoder.decode_batch(query_embeddings(opened, text or [], embeddings))
-    rows = [
-        {
-            "input": text[number] if text else number,
-            "text": result.text,
-            "score": float(result.score),
-            "source": result.source,
-            "reason": result.reason,
-        }
-        for number, result in enumerate(results)
+    opened = open_decoder(
+        decoder or ("phrase_bank" if bank else "ret"), DecodeOptions(bank, checkpoint, method, effort, seed)
+    )
+    rows = query_embeddings(opened.dimension, opened.teacher, text or [], embeddings)
+    answers = [
+        {"input": text[number] if text else number, **answer._asdict()}
+        for number, answer in enumerate(opened.answer(rows))
     ]
-    show(rows, as_json)
+    show(answers, as_json)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ def main(
     """Search a bank by text or by embedding: score (cosine), count, phrase and where it came from."""
     from cellular.bank import PhraseBank
     from cellular.decoders import default_bank_path
-    from cellular.queries import query_embeddings
+    from cellular.queries import bank_teacher, query_embeddings
 
     opened = PhraseBank.open(bank or default_bank_path())
-    vectors = query_embeddings(opened, texts or [], embeddings)
+    vectors = query_embeddings(opened.dimension, lambda: bank_teacher(opened), texts or [], embeddings)
     hits = opened.exact_search(vectors, k) if exact else opened.search(vectors, k, effort=effort)
     rows = [
         {

@@ -1,0 +1,134 @@
+"""Decoders by name, each answering in one form: what `cellular decode` needs of them.
+
+To add one: a function and a line in OPENERS.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from cellular.bank import PhraseBank
+from cellular.config import DecodingConfig
+from cellular.decoders.phrase_bank import PhraseBankDecoder, open_default_bank
+from cellular.errors import CellularError
+from cellular.queries import bank_teacher, checked_teacher
+from cellular.teachers import Teacher
+from cellular.types import FloatArray
+
+if TYPE_CHECKING:
+    from cellular.decoders.ret import RETDecoder
+    from cellular.decoders.ret.decoder import Method
+
+RET_METHODS: tuple["Method", ...] = ("greedy", "beam", "sample")
+
+
+class DecodeOptions(NamedTuple):
+    """What decoders are made of.
+
+    Attributes:
+        bank: folder; None: the demo's.
+        checkpoint: RET's weights, by name or folder; None: those of the package.
+        method: of a decoder that has several; None: its default.
+        effort: of `hybrid`, a name in its EFFORTS; None: its default.
+        seed: of what draws.
+    """
+
+    bank: Path | None = None
+    checkpoint: str | None = None
+    method: str | None = None
+    effort: str | None = None
+    seed: int = 0
+
+
+class Answer(NamedTuple):
+    """A text, its cosine where the decoder knows one, what it came from, and why if that is a fallback."""
+
+    text: str
+    score: float | None
+    source: str
+    reason: str | None = None
+
+
+class OpenDecoder(NamedTuple):
+    """A decoder: D of the embeddings it reads, the teacher that makes them, and its answers to (N, D)."""
+
+    dimension: int
+    teacher: Callable[[], Teacher]
+    answer: Callable[[FloatArray], list[Answer]]
+
+
+def open_decoder(name: str, options: DecodeOptions) -> OpenDecoder:
+    """The decoder of a name in OPENERS.
+
+    Raises:
+        CellularError: no such decoder, an option that it has not, or a part that cannot be opened.
+    """
+    if name not in OPENERS:
+        raise CellularError(f"no decoder {name}: choose {', '.join(OPENERS)}")
+    return OPENERS[name](options)
+
+
+def open_phrase_bank(options: DecodeOptions) -> OpenDecoder:
+    """PhraseBankDecoder."""
+    settings = {"assembly_method": options.method} if options.method else {}
+    decoder = PhraseBankDecoder(DecodingConfig.model_validate(settings))
+    bank = _bank(options)
+    decoder.load_phrase_bank(bank)
+
+    def answer(rows: FloatArray) -> list[Answer]:
+        return [Answer(one.text, one.score, one.source, one.reason) for one in decoder.decode_batch(rows)]
+
+    return OpenDecoder(bank.dimension, partial(bank_teacher, bank), answer)
+
+
+def open_ret(options: DecodeOptions) -> OpenDecoder:
+    """RETDecoder, which asks no teacher and so knows no cosine."""
+    methods = [method for method in RET_METHODS if method == (options.method or RET_METHODS[0])]
+    if not methods:
+        raise CellularError(f"ret has no method {options.method}: choose {', '.join(RET_METHODS)}")
+    decoder = _ret(options)
+    trained = decoder.teacher
+    assert trained is not None  # a checkpoint names its teacher
+
+    def answer(rows: FloatArray) -> list[Answer]:
+        texts = decoder.decode_batch(rows, method=methods[0], seed=options.seed)
+        return [Answer(text, None, "ret") for text in texts]
+
+    return OpenDecoder(
+        trained.dimension, partial(checked_teacher, trained.name, decoder.check_teacher), answer
+    )
+
+
+def open_hybrid(options: DecodeOptions) -> OpenDecoder:
+    """HybridDecoder."""
+    from cellular.decoders.hybrid import HybridDecoder
+
+    if options.method:
+        raise CellularError("hybrid has no methods: choose its effort instead")
+    bank = _bank(options)
+    teacher = bank_teacher(bank)
+    decoder = HybridDecoder(bank, _ret(options), teacher, options.effort or "medium")
+
+    def answer(rows: FloatArray) -> list[Answer]:
+        found = decoder.decode_batch(rows, seed=options.seed)
+        return [Answer(one.text, one.score, one.source) for one in found]
+
+    return OpenDecoder(bank.dimension, lambda: teacher, answer)
+
+
+OPENERS: dict[str, Callable[[DecodeOptions], OpenDecoder]] = {
+    "phrase_bank": open_phrase_bank,
+    "ret": open_ret,
+    "hybrid": open_hybrid,
+}
+
+
+def _bank(options: DecodeOptions) -> PhraseBank:
+    return PhraseBank.open(options.bank) if options.bank else open_default_bank()
+
+
+def _ret(options: DecodeOptions) -> "RETDecoder":
+    from cellular.decoders.ret import DEFAULT_CHECKPOINT, RETDecoder
+
+    return RETDecoder.load(options.checkpoint or DEFAULT_CHECKPOINT)
