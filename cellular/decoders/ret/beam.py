@@ -60,7 +60,7 @@ class _Found:
 
 
 class _Beams:
-    """The texts being written, likeliest first, of the embeddings whose search goes on."""
+    """The texts being written, of the embeddings whose search goes on."""
 
     def __init__(self, device: torch.device, embeddings: int, width: int, length_penalty: float) -> None:
         self._width, self._penalty = width, length_penalty
@@ -77,7 +77,9 @@ class _Beams:
         parents_NC, ids_NC = flat_NC // VOCABULARY, flat_NC % VOCABULARY
         ended_NC = ids_NC == END
         self._collect(best_NC, parents_NC, ended_NC)
-        order_NW = ended_NC.byte().argsort(stable=True)[:, : self._width]  # those that go on, best first
+        order_NW = ended_NC.byte().argsort(stable=True)[:, : self._width]  # those that go on
+        if beams == self._width:
+            order_NW = order_NW.gather(1, _stay_in_place(parents_NC.gather(1, order_NW)))
         self._scores_NW, parents_NW = best_NC.gather(1, order_NW), parents_NC.gather(1, order_NW)
         before_NWL = self.ids_NWL.take_along_dim(parents_NW[..., None], 1)
         self.ids_NWL = torch.cat([before_NWL, ids_NC.gather(1, order_NW)[..., None]], -1)
@@ -106,7 +108,7 @@ class _Beams:
     def _drop_final(self, rows_NW: Tensor) -> Tensor:
         """The rows of embeddings whose search goes on."""
         pieces = self.ids_NWL.shape[-1]
-        bounds = [self._score(score, pieces) for score in self._scores_NW[:, 0].tolist()]
+        bounds = [self._score(score, pieces) for score in self._scores_NW.amax(1).tolist()]
         kept = [
             row
             for row, (number, bound) in enumerate(zip(self._numbers, bounds, strict=True))
@@ -115,3 +117,17 @@ class _Beams:
         self._numbers = [self._numbers[row] for row in kept]
         self._scores_NW, self.ids_NWL = self._scores_NW[kept], self.ids_NWL[kept]
         return rows_NW[kept].flatten()
+
+
+def _stay_in_place(parents_NW: Tensor) -> Tensor:
+    """An order of the new beams, (N, W), in which each parent's first one takes the parent's place.
+
+    The others take the places of parents without any, so that `Engine.select` copies those rows alone.
+    """
+    places_1W1 = torch.arange(parents_NW.shape[1], device=parents_NW.device)[None, :, None]
+    continues_NWW = parents_NW[:, None] == places_1W1  # (N, place, beam)
+    free_NW = ~continues_NWW.any(2)
+    first_NW = continues_NWW.byte().argmax(2)
+    earlier_NW = (continues_NWW.cumsum(2) * continues_NWW).sum(1)  # beams of the same parent so far
+    others_NW = (earlier_NW == 1).byte().argsort(stable=True)
+    return others_NW.gather(1, (free_NW.cumsum(1) - 1).clamp(min=0)).where(free_NW, first_NW)

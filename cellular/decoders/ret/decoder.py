@@ -105,7 +105,7 @@ class RETDecoder:
         max_length: int = MAX_PIECES,
         method: Method = "greedy",
         beam_width: int = 8,
-        length_penalty: float = 0.0,
+        length_penalty: float = 1.0,
         temperature: float = 1.0,
         top_p: float = 0.9,
         seed: int = 0,
@@ -141,7 +141,7 @@ class RETDecoder:
         max_length: int = MAX_PIECES,
         method: Method = "greedy",
         beam_width: int = 8,
-        length_penalty: float = 0.0,
+        length_penalty: float = 1.0,
         temperature: float = 1.0,
         top_p: float = 0.9,
         seed: int = 0,
@@ -168,7 +168,7 @@ class RETDecoder:
         *,
         max_length: int = MAX_PIECES,
         beam_width: int | None = None,
-        length_penalty: float = 0.0,
+        length_penalty: float = 1.0,
     ) -> list[list[Hypothesis]]:
         """The best texts that a beam search finds for each of the (N, E) embeddings, best first.
 

@@ -7,7 +7,7 @@ Shapes as in `model`; R rows, of which each is one text being written.
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -59,7 +59,10 @@ class Engine(Protocol[State]):
         """Append a piece to each row, (B,) int64, in place; (B, V) float32 logits of the next pieces."""
 
     def select(self, state: State, rows_R: Tensor) -> State:
-        """The state of these rows, (R,) int64, in this order; a row may come several times, or not."""
+        """The state of these rows, (R,) int64, in this order; a row may come several times, or not.
+
+        The state given is not to be used again: its memory may be the new one's.
+        """
 
     def greedy(self, embeddings_BE: FloatArray, max_pieces: int) -> list[PieceArray]:
         """The likeliest piece at each position, up to END, which is left out."""
@@ -142,13 +145,11 @@ class TorchEngine:
     @torch.inference_mode()
     def select(self, state: Cache, rows_R: Tensor) -> Cache:
         """As `Engine.select`."""
-        return Cache(
+        return replace(
+            state,
             keys_ABHTK=_select_filled(state.keys_ABHTK, rows_R, state.length),
             values_ABHTK=_select_filled(state.values_ABHTK, rows_R, state.length),
             prefix_BPD=state.prefix_BPD[rows_R],
-            steps_AD=state.steps_AD,
-            rotary=state.rotary,
-            length=state.length,
         )
 
     def greedy(self, embeddings_BE: FloatArray, max_pieces: int) -> list[PieceArray]:
@@ -269,8 +270,12 @@ def _placed(model: RET, device: torch.device, dtype: torch.dtype) -> RET:
 
 
 def _select_filled(cache_ABHTK: Tensor, rows_R: Tensor, length: int) -> Tensor:
-    """Those rows in memory of the same size, of which only what is filled is copied."""
-    applications, _, heads, positions, width = cache_ABHTK.shape
-    selected = cache_ABHTK.new_empty(applications, len(rows_R), heads, positions, width)
-    selected[:, :, :, :length] = cache_ABHTK[:, rows_R, :, :length]
-    return selected
+    """Those rows, in the same memory unless they are more: fresh memory costs more than what is copied."""
+    applications, batch, *rest = cache_ABHTK.shape
+    if len(rows_R) > batch:
+        wider = cache_ABHTK.new_empty(applications, len(rows_R), *rest)
+        wider[:, :, :, :length] = cache_ABHTK[:, rows_R, :, :length]
+        return wider
+    changed = (rows_R != torch.arange(len(rows_R), device=rows_R.device)).nonzero()[:, 0]
+    cache_ABHTK[:, changed, :, :length] = cache_ABHTK[:, rows_R[changed], :, :length]
+    return cache_ABHTK[:, : len(rows_R)]

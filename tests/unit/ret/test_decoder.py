@@ -88,7 +88,8 @@ def test_samples_repeat_with_their_seed_only(
 def test_n_best_texts_differ_and_come_best_first(
     memorised: RETDecoder, known_texts: list[str], known_embeddings: FloatArray
 ) -> None:
-    for text, hypotheses in zip(known_texts, memorised.n_best(known_embeddings, 5), strict=True):
+    found = memorised.n_best(known_embeddings, 5, length_penalty=0)
+    for text, hypotheses in zip(known_texts, found, strict=True):
         assert hypotheses[0].text == text
         assert len({hypothesis.text for hypothesis in hypotheses}) == len(hypotheses) <= 5
         scores = [hypothesis.log_probability for hypothesis in hypotheses]

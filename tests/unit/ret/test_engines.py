@@ -122,11 +122,13 @@ def test_selected_rows_go_on_as_before(
 ) -> None:
     engine, ids = engine_of(name, precision), torch.randint(256, (3, 4))
     state, _ = engine.start(make_embeddings(3), 4)
+    again, _ = engine.start(make_embeddings(3), 4)
     for column in ids.T[:3]:
         engine.step(state, column)
+        engine.step(again, column)
     rows = torch.tensor([2, 0, 2])
     chosen = engine.step(engine.select(state, rows), ids[rows, 3])
-    torch.testing.assert_close(chosen, engine.step(state, ids[:, 3])[rows], atol=1e-5, rtol=0)
+    torch.testing.assert_close(chosen, engine.step(again, ids[:, 3])[rows], atol=1e-5, rtol=0)
 
 
 @every_engine

@@ -62,17 +62,18 @@ def test_finished_rows_drop_out(memorised: RETDecoder, known_embeddings: FloatAr
     assert sizes == sorted(sizes, reverse=True)
 
 
+@pytest.mark.parametrize("rows", [[3, 1, 1], [0, 1, 1, 3], [0, 0, 0, 0], [1, 0, 2, 3], [2], [0, 1, 2, 3, 0]])
 def test_selected_rows_go_on_as_they_would_have(
-    make_model: Callable[..., RET], make_embeddings: Callable[..., FloatArray]
+    make_model: Callable[..., RET], make_embeddings: Callable[..., FloatArray], rows: list[int]
 ) -> None:
     engine, embeddings = TorchEngine(make_model()), make_embeddings(4)
     first, second = torch.tensor([5, 6, 7, 8]), torch.tensor([90, 91, 92, 93])
     state, _ = engine.start(embeddings, 2)
     engine.step(state, first)
-    rows = torch.tensor([3, 1, 1])
-    selected = engine.select(state, rows)
-    expected = engine.step(state, second)[rows]
-    assert torch.allclose(engine.step(selected, second[rows]), expected, atol=1e-5)
+    selected = engine.select(state, torch.tensor(rows))
+    alone, _ = engine.start(embeddings[rows], 2)
+    engine.step(alone, first[rows])
+    assert torch.allclose(engine.step(selected, second[rows]), engine.step(alone, second[rows]), atol=1e-5)
 
 
 def test_no_more_pieces_than_asked_for(memorised: RETDecoder, known_embeddings: FloatArray) -> None:

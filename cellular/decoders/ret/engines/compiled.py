@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellular.decoders.ret.generation import rows_to_copy
 from cellular.decoders.ret.model import HIDDEN, RET, rotary_table
 from cellular.decoders.ret.weights import Precision
 from cellular.errors import CellularError
@@ -75,14 +74,14 @@ class CompiledEngine(ABC):
 
     def select(self, state: CompiledState, rows_R: Tensor) -> CompiledState:
         """As `Engine.select`."""
-        rows, position = rows_R.numpy(), state.position
-        if (copied := rows_to_copy(rows_R, len(state.cache_BA2TD))) is not None:
-            for row in copied.tolist():
-                state.cache_BA2TD[row, :, :, :position] = state.cache_BA2TD[rows[row], :, :, :position]
-            return CompiledState(state.offsets_BD[rows], state.cache_BA2TD, position)
-        cache = np.empty((len(rows), *state.cache_BA2TD.shape[1:]), np.float32)
-        cache[..., :position, :] = state.cache_BA2TD[rows, :, :, :position]
-        return CompiledState(state.offsets_BD[rows], cache, position)
+        rows, position, cache = rows_R.numpy(), state.position, state.cache_BA2TD
+        if len(rows) <= len(cache):  # in place: fresh memory costs more than what is copied
+            changed = np.flatnonzero(rows != np.arange(len(rows)))
+            cache[changed, :, :, :position] = cache[rows[changed], :, :, :position]
+            return CompiledState(state.offsets_BD[rows], cache[: len(rows)], position)
+        wider = np.empty((len(rows), *cache.shape[1:]), np.float32)
+        wider[..., :position, :] = cache[rows, :, :, :position]
+        return CompiledState(state.offsets_BD[rows], wider, position)
 
     def greedy(self, embeddings_BE: FloatArray, max_pieces: int) -> list[PieceArray]:
         """As `Engine.greedy`."""
