@@ -95,7 +95,7 @@ def cells(row: Row) -> dict[str, str]:
         for name, (heading, digits) in COLUMNS.items()
     }
     costs = {
-        "calls": f"{row.teacher_calls:g}",
+        "calls": f"{row.teacher_calls:.3g}",
         "ms, 1": f"{row.ms_batch_1:.2f}",
         "ms, 64": f"{row.ms_batch_64:.2f}",
     }
