@@ -87,6 +87,7 @@ class HybridDecoder:
     """Chooses among a bank's phrases and RET's texts by the teacher.
 
     An answer depends on the embedding, the settings and the seed, on nothing else. Safe for several threads.
+    The steps of a round are methods of their own: `stored`, `propose`, `judge`, `choose`.
 
     Args:
         bank: phrases of the teacher.
@@ -155,23 +156,23 @@ class HybridDecoder:
         return proposals
 
     def _decode(self, targets: FloatArray, calls: int, seed: int) -> list[HybridResult]:
-        stored = self._stored(targets)
+        stored = self.stored(targets)
         best = [phrases[0] for phrases in stored]
         proposed = self.propose(targets, best, seed)
         if calls:
-            judged = self._judge(targets, [texts[:calls] for texts in proposed])
+            judged = self.judge(targets, [texts[:calls] for texts in proposed])
             weight = self.config.likelihood_weight
         else:
             judged, weight = proposed, self.config.likelihood_weight_of_estimates
         chosen = [
-            self._choose([*phrases, *texts], weight) for phrases, texts in zip(stored, judged, strict=True)
+            self.choose([*phrases, *texts], weight) for phrases, texts in zip(stored, judged, strict=True)
         ]
         return [
             HybridResult(one.text, one.cosine, one.source, not one.judged, len(texts) if calls else 0)
             for one, texts in zip(chosen, judged, strict=True)
         ]
 
-    def _stored(self, targets: FloatArray) -> list[list[Candidate]]:
+    def stored(self, targets: FloatArray) -> list[list[Candidate]]:
         """The nearest phrases, best first; their cosines are known."""
         found = self.bank.nearest(targets, self.config.phrases)
         texts = [self.bank.phrases(id for id in ids if id >= 0) for ids in found.ids.tolist()]
@@ -241,7 +242,7 @@ class HybridDecoder:
         scores = iter(self.ret.log_probabilities(targets[rows], flat).tolist() if flat else ())
         return [[next(scores) for _ in some] for some in texts]
 
-    def _judge(self, targets: FloatArray, texts: Sequence[Sequence[Candidate]]) -> list[list[Candidate]]:
+    def judge(self, targets: FloatArray, texts: Sequence[Sequence[Candidate]]) -> list[list[Candidate]]:
         """The same texts with the teacher's cosines; one call for all of them."""
         flat = [one.text for some in texts for one in some]
         vectors = iter(self.teacher.encode(flat)) if flat else iter(())
@@ -250,7 +251,8 @@ class HybridDecoder:
             for target, some in zip(targets, texts, strict=True)
         ]
 
-    def _choose(self, candidates: Sequence[Candidate], likelihood_weight: float) -> Candidate:
+    def choose(self, candidates: Sequence[Candidate], likelihood_weight: float) -> Candidate:
+        """The one whose cosine, likelihood and agreement with the others together are the most."""
         config = self.config
         cosines = np.array([one.cosine for one in candidates], np.float32)
         values = cosines + likelihood_weight * np.array([one.log_probability for one in candidates])

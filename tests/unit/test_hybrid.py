@@ -122,7 +122,7 @@ def test_a_batch_answers_as_one_by_one_and_the_same_each_time(
 
 def test_the_seed_decides_the_draws(bank: PhraseBank, ret: RETDecoder, targets: FloatArray) -> None:
     decoder, _ = make(bank, ret)
-    best = decoder._stored(targets)
+    best = decoder.stored(targets)
     one, again, other = (decoder.propose(targets, [some[0] for some in best], seed) for seed in (1, 1, 2))
     assert one == again != other
     assert one[0] == []  # the bank has it
