@@ -1,12 +1,13 @@
 """What is compared: every decoder can be, and each says what it costs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from cellular.bank import PhraseBank
+from cellular.bank import PhraseBank, create_bank
 from cellular.decoders import DECODERS
 from cellular.decoders.ret import RET, Checkpoint, TeacherInfo, Vocabulary, save_checkpoint
 from cellular.decoders.ret.vocabulary import END
@@ -57,6 +58,15 @@ def test_the_best_of_33_is_no_farther_than_greedy_and_costs_33_calls_a_text(part
     assert texts == best.decode(rows, 7)
     nearer, other = (parts.teacher.encode(some) * rows for some in (texts, greedy.decode(rows, 0)))
     assert np.all(nearer.sum(axis=1) >= other.sum(axis=1) - 1e-6)
+
+
+def test_hybrid_asks_the_teacher_within_its_effort(parts: Parts, tmp_path: Path) -> None:
+    create_bank(tmp_path / "bank", ["a dog runs on a beach", "rain falls on a roof"], HashTeacher(384))
+    rows = parts.teacher.encode(TEXTS)
+    hybrid = make_contender("hybrid_low", replace(parts, bank=PhraseBank.open(tmp_path / "bank")))
+    before = parts.teacher.calls
+    assert len(hybrid.decode(rows, 3)) == len(TEXTS)
+    assert 0 < parts.teacher.calls - before <= 9 * len(TEXTS)
 
 
 def test_a_checkpoint_of_another_teacher_is_refused(parts: Parts) -> None:
