@@ -43,7 +43,7 @@ class LikelihoodLoss:
     def __init__(self, compiled: bool = False) -> None:
         self._loss: Callable[[RET, Tensor, Batch], Tensor] = _cross_entropy
         if compiled:
-            self._loss = torch.compile(_cross_entropy, dynamic=False)
+            self._loss = torch.compile(_cross_entropy, dynamic=True)  # once for every width
 
     def __call__(self, model: RET, batch: Batch) -> Tensor:
         """Scalar float32."""

@@ -81,14 +81,16 @@ def has_tma(cuda: bool) -> bool:
 
 
 def accelerate(model: RET, compiled: bool, fused: bool) -> None:
-    """Put faster callables in the place of methods: compiled once a width, or written for the GPU."""
+    """Put faster callables in the place of methods: compiled, or written for the GPU."""
     torch._dynamo.config.recompile_limit = 64
     if fused:
         from cellular.decoders.ret.fused import fused_layers
 
         setattr(model, "apply_layer", fused_layers(model))  # noqa: B010  (mypy: a method)
-    for name in ("inputs", "layer") if compiled else ():
-        setattr(model, name, torch.compile(getattr(model, name), dynamic=False))
+    if compiled:
+        setattr(model, "inputs", torch.compile(model.inputs, dynamic=True))  # noqa: B010
+    if compiled and not fused:  # attention is faster where the width is known
+        setattr(model, "layer", torch.compile(model.layer, dynamic=False))  # noqa: B010
 
 
 def flops_per_position(model: RET) -> float:
