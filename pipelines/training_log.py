@@ -138,7 +138,9 @@ def _follow(path: Path, offset: int, ended: threading.Event) -> None:
 
 def describe(metrics: Metrics) -> str:
     """One line for a person."""
-    parts = [f"step {metrics['step']:,}", f"{metrics['progress']:.0%}", f"loss {metrics['loss']:.4f}"]
+    parts = [f"step {metrics['step']:,}", f"{metrics['progress']:.0%}"]
+    if "loss" in metrics:
+        parts.append(f"loss {metrics['loss']:.4f}")
     if "held_out_loss" in metrics:
         parts.append(f"held out {metrics['held_out_loss']:.4f}")
     if "tokens_per_second" in metrics:

@@ -86,7 +86,8 @@ class Loop:
         if self.done >= 1:
             return
         if not self._held_out:
-            self._held_out["before"] = self._source.evaluate(self._trainer)
+            self._held_out["before"] = loss = self._source.evaluate(self._trainer)
+            ray.train.report({"step": 0, "progress": 0.0, "seconds": 0.0, "held_out_loss": loss})
         self._begin()
         stop = False
         while self.done < 1 and not stop:
