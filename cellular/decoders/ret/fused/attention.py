@@ -3,8 +3,8 @@
 A program of attention holds one head of a group: as many whole sequences as fit into BLOCK rows, kept apart
 by a mask. The softmax never leaves registers; the backward pass computes it again.
 
-Tensors come as TMA descriptors where whole tiles are moved, as pointers where rows are masked. `scale` is one
-over the root mean square of a row of the layer's input, `head_scale` the same of a row's queries and keys.
+The projection moves whole tiles, by TMA; attention masks rows, and loads them all before it computes. `scale`
+is one over the root mean square of a row of the layer's input, `head_scale` that of its queries and keys.
 """
 
 import triton
@@ -59,85 +59,77 @@ def _attention(score, local, positions, scale):
 
 @triton.jit
 def attend_kernel(
-    qkv, y_ptr, rows, positions, group_rows, scale, D: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr
+    qkv_ptr, y_ptr, rows, positions, group_rows, scale, D: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr
 ):
     """What one head of one group reads."""
-    start = tl.program_id(0) * group_rows
-    column = tl.program_id(1) * K
     local = tl.arange(0, BLOCK)
-    query = qkv.load([start, column])
-    key = qkv.load([start, D + column])
-    value = qkv.load([start, 2 * D + column])
-    weight = _attention(tl.dot(query, key.T), local, positions, scale)
-    y = tl.dot(weight.to(value.dtype), value)
-    row = start + local
+    row = tl.program_id(0) * group_rows + local
     valid = ((local < group_rows) & (row < rows))[:, None]
-    tl.store(y_ptr + row[:, None] * D + column + tl.arange(0, K), y.to(value.dtype), mask=valid)
+    column = tl.program_id(1) * K + tl.arange(0, K)
+    source = qkv_ptr + row[:, None] * (3 * D) + column
+    query = tl.load(source, mask=valid, other=0.0)
+    key = tl.load(source + D, mask=valid, other=0.0)
+    value = tl.load(source + 2 * D, mask=valid, other=0.0)
+    weight = _attention(tl.dot(query, tl.trans(key)), local, positions, scale)
+    y = tl.dot(weight.to(value.dtype), value)
+    tl.store(y_ptr + row[:, None] * D + column, y.to(value.dtype), mask=valid)
 
 
 @triton.jit
-def _unrotate(d_first, d_second, first, second, head_scale, cosine_ptr, sine_ptr, angle, K: tl.constexpr):
+def _unrotate(d_first, d_second, first, second, head_scale, cosine, sine, K: tl.constexpr):
     """Gradients before norm and rotation; a rotation keeps the products that the norm needs."""
     first = first.to(tl.float32)
     second = second.to(tl.float32)
     mean = (tl.sum(d_first * first, 1) + tl.sum(d_second * second, 1)) / K
     d_first = (d_first - first * mean[:, None]) * head_scale[:, None]
     d_second = (d_second - second * mean[:, None]) * head_scale[:, None]
-    cosine = tl.load(cosine_ptr + angle)
-    sine = tl.load(sine_ptr + angle)
     return d_first * cosine + d_second * sine, d_second * cosine - d_first * sine
 
 
 @triton.jit
 def attend_backward_kernel(
-    qkv, dy, cosine_ptr, sine_ptr, scale_ptr, head_scale_ptr, d_qkv_ptr, rows, positions, group_rows, scale,
-    D: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
+    qkv_ptr, dy_ptr, cosine_ptr, sine_ptr, scale_ptr, head_scale_ptr, d_qkv_ptr,
+    rows, positions, group_rows, scale, D: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Gradient of the projection's output times the row's scale, for one head of one group.
 
     That product with the layer's input, before its norm, is the gradient of the weights.
     """
-    start = tl.program_id(0) * group_rows
     head = tl.program_id(1)
-    column = head * 2 * HALF
     local = tl.arange(0, BLOCK)
     half = tl.arange(0, HALF)
-    row = start + local
+    column = tl.arange(0, 2 * HALF)
+    row = tl.program_id(0) * group_rows + local
     inside = (local < group_rows) & (row < rows)
     valid = inside[:, None]
+    first = row[:, None] * (3 * D) + head * 2 * HALF
+    query1 = tl.load(qkv_ptr + first + half, mask=valid, other=0.0)
+    query2 = tl.load(qkv_ptr + first + HALF + half, mask=valid, other=0.0)
+    key1 = tl.load(qkv_ptr + first + D + half, mask=valid, other=0.0)
+    key2 = tl.load(qkv_ptr + first + D + HALF + half, mask=valid, other=0.0)
+    value = tl.load(qkv_ptr + first + 2 * D + column, mask=valid, other=0.0)
+    dy = tl.load(dy_ptr + row[:, None] * D + head * 2 * HALF + column, mask=valid, other=0.0)
     row_scale = tl.load(scale_ptr + row, mask=inside, other=0.0)[:, None]
-    out = d_qkv_ptr + row[:, None] * (3 * D) + column + half
 
-    query1 = qkv.load([start, column])
-    query2 = qkv.load([start, column + HALF])
-    key1 = qkv.load([start, D + column])
-    key2 = qkv.load([start, D + column + HALF])
-    dy1 = dy.load([start, column])
-    dy2 = dy.load([start, column + HALF])
-    score = tl.dot(query2, key2.T, tl.dot(query1, key1.T))
+    score = tl.dot(query2, tl.trans(key2), tl.dot(query1, tl.trans(key1)))
     weight = _attention(score, local, positions, scale)
-    turned = tl.trans(weight.to(dy1.dtype))
-    tl.store(out + 2 * D, (tl.dot(turned, dy1) * row_scale).to(dy1.dtype), mask=valid)
-    tl.store(out + 2 * D + HALF, (tl.dot(turned, dy2) * row_scale).to(dy1.dtype), mask=valid)
-
-    value1 = qkv.load([start, 2 * D + column])
-    value2 = qkv.load([start, 2 * D + column + HALF])
-    d_weight = tl.dot(dy2, value2.T, tl.dot(dy1, value1.T))
+    d_value = tl.dot(tl.trans(weight.to(dy.dtype)), dy) * row_scale
+    tl.store(d_qkv_ptr + first + 2 * D + column, d_value.to(dy.dtype), mask=valid)
+    d_weight = tl.dot(dy, tl.trans(value))
     d_score = weight * (d_weight - tl.sum(weight * d_weight, 1)[:, None])
-    d_score = (d_score * scale).to(dy1.dtype)
+    d_score = (d_score * scale).to(dy.dtype)
+
     angle = (row % positions)[:, None] * HALF + half
+    cosine = tl.load(cosine_ptr + angle)
+    sine = tl.load(sine_ptr + angle)
     head_scale = tl.load(head_scale_ptr + row * 4 + head, mask=inside, other=0.0)
-    d1, d2 = _unrotate(
-        tl.dot(d_score, key1), tl.dot(d_score, key2), query1, query2, head_scale, cosine_ptr, sine_ptr, angle,
-        2 * HALF,
-    )  # fmt: skip
-    tl.store(out, (d1 * row_scale).to(dy1.dtype), mask=valid)
-    tl.store(out + HALF, (d2 * row_scale).to(dy1.dtype), mask=valid)
+    d1, d2 = tl.dot(d_score, key1), tl.dot(d_score, key2)
+    d1, d2 = _unrotate(d1, d2, query1, query2, head_scale, cosine, sine, 2 * HALF)
+    tl.store(d_qkv_ptr + first + half, (d1 * row_scale).to(dy.dtype), mask=valid)
+    tl.store(d_qkv_ptr + first + HALF + half, (d2 * row_scale).to(dy.dtype), mask=valid)
     head_scale = tl.load(head_scale_ptr + row * 4 + 2 + head, mask=inside, other=0.0)
     turned = tl.trans(d_score)
-    d1, d2 = _unrotate(
-        tl.dot(turned, query1), tl.dot(turned, query2), key1, key2, head_scale, cosine_ptr, sine_ptr, angle,
-        2 * HALF,
-    )  # fmt: skip
-    tl.store(out + D, (d1 * row_scale).to(dy1.dtype), mask=valid)
-    tl.store(out + D + HALF, (d2 * row_scale).to(dy1.dtype), mask=valid)
+    d1, d2 = tl.dot(turned, query1), tl.dot(turned, query2)
+    d1, d2 = _unrotate(d1, d2, key1, key2, head_scale, cosine, sine, 2 * HALF)
+    tl.store(d_qkv_ptr + first + D + half, (d1 * row_scale).to(dy.dtype), mask=valid)
+    tl.store(d_qkv_ptr + first + D + HALF + half, (d2 * row_scale).to(dy.dtype), mask=valid)

@@ -118,8 +118,8 @@ def _attend(saved: Saved, rotary: Rotary, dy_ND: Tensor, d_qkv_NC: Tensor) -> No
     tile = _ATTEND if positions <= _ATTEND.block else _ATTEND_LONG
     rows, group = len(dy_ND), group_rows(positions, tile.block)
     attend_backward_kernel[(triton.cdiv(rows, group), HEADS)](
-        tiles(saved.qkv_NC, tile.block, HALF),
-        tiles(dy_ND, tile.block, HALF),
+        saved.qkv_NC,
+        dy_ND,
         rotary.cosine,
         rotary.sine,
         saved.scale_N,
