@@ -106,7 +106,7 @@ class RETDecoder:
         method: Method = "greedy",
         beam_width: int = 8,
         length_penalty: float = 1.0,
-        temperature: float = 1.0,
+        temperature: float = 0.7,
         top_p: float = 0.9,
         seed: int = 0,
     ) -> str:
@@ -142,7 +142,7 @@ class RETDecoder:
         method: Method = "greedy",
         beam_width: int = 8,
         length_penalty: float = 1.0,
-        temperature: float = 1.0,
+        temperature: float = 0.7,
         top_p: float = 0.9,
         seed: int = 0,
     ) -> list[str]:
@@ -195,7 +195,7 @@ class RETDecoder:
         n: int,
         *,
         max_length: int = MAX_PIECES,
-        temperature: float = 1.0,
+        temperature: float = 0.7,
         top_p: float = 0.9,
         seed: int = 0,
     ) -> list[list[Hypothesis]]:
@@ -216,7 +216,7 @@ class RETDecoder:
         *,
         max_length: int = MAX_PIECES,
         method: Literal["greedy", "sample"] = "greedy",
-        temperature: float = 1.0,
+        temperature: float = 0.7,
         top_p: float = 0.9,
         seed: int = 0,
     ) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """RETDecoder: every way of asking gives the answers that belong together."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,17 @@ class TestCheckpoints:
         save_checkpoint(tmp_path, Checkpoint(memorised.model, memorised.vocabulary, TEACHER))
         with pytest.raises(CellularError, match="abacus"):
             RETDecoder.load(tmp_path, engine="abacus")
+
+
+def test_threads_get_the_same_answers(memorised: RETDecoder, mixed_embeddings: FloatArray) -> None:
+    rows = mixed_embeddings[:6]
+
+    def answers(_: int) -> tuple[list[str], object]:
+        return memorised.decode_batch(rows, max_length=20), memorised.samples(rows, 2, max_length=20)
+
+    with ThreadPoolExecutor(4) as pool:
+        seen = list(pool.map(answers, range(4)))
+    assert seen == [answers(0)] * 4
 
 
 def test_decoding_leaves_the_random_numbers_alone(babbler: RETDecoder) -> None:
