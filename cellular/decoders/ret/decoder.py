@@ -115,8 +115,7 @@ class RETDecoder:
         Args:
             embedding: of the teacher.
             max_length: pieces after which a text is cut off.
-            method: greedy: the likeliest piece each time; beam: the likeliest text that a search finds;
-                sample: a draw.
+            method: greedy: the likeliest piece each time; beam: the best text of a search; sample: a draw.
             beam_width: texts that are followed at once; beam only.
             length_penalty: see `beam_search`; beam only.
             temperature: below 1 for likelier texts, above for more varied ones; sample only.
@@ -249,7 +248,8 @@ class RETDecoder:
         return self.model._count_parameters()
 
     def _rows(self, embeddings: ArrayLike) -> FloatArray:
-        return check_embeddings(embeddings, self.model.config.embedding_dimension)
+        rows = check_embeddings(embeddings, self.model.config.embedding_dimension)
+        return rows if rows.flags.writeable else rows.copy()  # torch warns of views that are not
 
     def _greedy(self, embeddings: ArrayLike, max_length: int) -> list[str]:
         positions = _positive("max_length", max_length)

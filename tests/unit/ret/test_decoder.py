@@ -191,6 +191,16 @@ class TestCheckpoints:
             RETDecoder.load(tmp_path, engine="abacus")
 
 
+def test_embeddings_may_be_read_only_or_strided(
+    memorised: RETDecoder, known_texts: list[str], known_embeddings: FloatArray
+) -> None:
+    frozen = known_embeddings.copy()
+    frozen.flags.writeable = False
+    assert memorised.decode_batch(frozen) == known_texts
+    assert memorised.decode_batch(known_embeddings[::-1]) == known_texts[::-1]
+    assert memorised.decode(torch.from_numpy(known_embeddings)[1]) == known_texts[1]
+
+
 def test_threads_get_the_same_answers(memorised: RETDecoder, mixed_embeddings: FloatArray) -> None:
     rows = mixed_embeddings[:6]
 
