@@ -73,7 +73,8 @@ class _Applications(torch.autograd.Function):
         saved = Saved.empty(applications, x_ND)
         x_AND, scale_AN = saved.x_ND, saved.scale_N
         torch.add(x_ND, steps_AD[0].to(x_ND.dtype), out=x_AND[0])
-        scale_AN[0] = (x_AND[0].float().square().mean(1) + 1e-6).rsqrt()
+        norm_N = torch.linalg.vector_norm(x_AND[0], dim=1, dtype=torch.float32)
+        scale_AN[0] = (norm_N.square() / HIDDEN + 1e-6).rsqrt()
         added_AD = torch.cat([steps_AD[1:], torch.zeros_like(steps_AD[:1])])
         for number in range(applications):
             following = x_AND[number + 1], scale_AN[number + 1]
