@@ -1,8 +1,10 @@
 """The hybrid decoder as a worker: a bank, RET, and a teacher that may run elsewhere."""
 
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from actors.decoding import HybridOptions, HybridResult
 from actors.phrase_bank_decoder import describe_bank
 from actors.ret_decoder import RETDecoder
 from cellular.bank import PhraseBank
@@ -10,18 +12,6 @@ from cellular.decoders import hybrid
 from cellular.decoders.ret.weights import Precision
 from cellular.teachers import Teacher
 from cellular.types import FloatArray
-
-
-class HybridOptions(NamedTuple):
-    """How to decode.
-
-    Attributes:
-        max_teacher_calls: texts that the teacher may embed for each embedding; None: the effort's own number.
-        seed: of RET's draws.
-    """
-
-    max_teacher_calls: int | None = None
-    seed: int = 0
 
 
 class HybridDecoder:
@@ -54,11 +44,12 @@ class HybridDecoder:
         self.ret = RETDecoder(checkpoint, engine, precision)
         self.decoder = hybrid.HybridDecoder(self.bank, self.ret.decoder, teacher, effort)
 
-    def decode(self, embeddings: FloatArray, options: HybridOptions) -> list[hybrid.HybridResult]:
+    def decode(self, embeddings: FloatArray, options: HybridOptions) -> list[HybridResult]:
         """Turn (N, D) float32 embeddings into texts."""
-        return self.decoder.decode_batch(
+        results = self.decoder.decode_batch(
             embeddings, max_teacher_calls=options.max_teacher_calls, seed=options.seed
         )
+        return [HybridResult(*attrgetter(*HybridResult._fields)(result)) for result in results]
 
     def describe(self) -> dict[str, Any]:
         """What this worker answers from."""

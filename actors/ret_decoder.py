@@ -1,42 +1,16 @@
 """RET as a worker: one checkpoint, and the ways of decoding that a request may ask for."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from actors.decoding import Alternative, RETOptions, RETResult
 from cellular.decoders import ret
 from cellular.decoders.ret.checkpoint import WEIGHTS, find_checkpoint
 from cellular.decoders.ret.weights import Precision
 from cellular.files import sha256_file
 from cellular.types import FloatArray
-
-
-class RETOptions(NamedTuple):
-    """How to decode.
-
-    Attributes:
-        temperature: 0: take the likeliest piece each time; above: draw pieces.
-        top_p: draw among the likeliest pieces that together have this probability.
-        seed: of the draws.
-        beam: texts that a search for the likeliest text keeps; 0: 8, and only if several are asked for.
-        n: texts for each embedding.
-        max_length: pieces in a text.
-    """
-
-    temperature: float = 0.0
-    top_p: float = 0.9
-    seed: int = 0
-    beam: int = 0
-    n: int = 1
-    max_length: int = ret.MAX_PIECES
-
-
-class RETResult(NamedTuple):
-    """A text, and the alternatives of which it is the likeliest; none where nothing was searched or drawn."""
-
-    text: str
-    alternatives: tuple[ret.Hypothesis, ...] = ()
 
 
 class RETDecoder:
@@ -58,7 +32,8 @@ class RETDecoder:
 
     def decode(self, embeddings: FloatArray, options: RETOptions) -> list[RETResult]:
         """Turn (N, E) float32 embeddings into texts."""
-        temperature, top_p, seed, beam, n, max_length = options
+        temperature, top_p, seed, beam, n, asked_length = options
+        max_length = asked_length or ret.MAX_PIECES
         if temperature:
             found = self.decoder.samples(
                 embeddings, n, max_length=max_length, temperature=temperature, top_p=top_p, seed=seed
@@ -74,7 +49,7 @@ class RETDecoder:
         for number, embedding in enumerate(embeddings):
             for increment in self.decoder.stream(
                 embedding,
-                max_length=options.max_length,
+                max_length=options.max_length or ret.MAX_PIECES,
                 method="sample" if options.temperature else "greedy",
                 temperature=options.temperature or 1.0,
                 top_p=options.top_p,
@@ -96,8 +71,9 @@ class RETDecoder:
 
 def likeliest(hypotheses: list[ret.Hypothesis]) -> RETResult:
     """The result that alternatives make."""
-    ordered = sorted(hypotheses, key=lambda one: -one.log_probability)
-    return RETResult(ordered[0].text, tuple(ordered))
+    alternatives = [Alternative(one.text, one.log_probability) for one in hypotheses]
+    alternatives.sort(key=lambda one: -one.log_probability)
+    return RETResult(alternatives[0].text, tuple(alternatives))
 
 
 def describe_ret(checkpoint: str, decoder: ret.RETDecoder) -> dict[str, Any]:

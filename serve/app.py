@@ -22,7 +22,10 @@ import ray
 import yaml
 from ray import serve
 
+from actors.embedder import Embedder
+from actors.hybrid_decoder import HybridDecoder
 from actors.phrase_bank_decoder import PhraseBankDecoder
+from actors.ret_decoder import RETDecoder
 from cellular.errors import CellularError
 from serve.contents import resolve
 from serve.replicas import DecoderReplica, EmbedderReplica, GatewayReplica, HybridReplica, RETReplica
@@ -38,13 +41,15 @@ def build(config: ServeConfig) -> serve.Application:
     # The version is fixed here, so that a replica started later does not answer from a newer one.
     bank = (contents.bank.path, contents.bank.version) if contents.bank is not None else ()
     ret = (contents.checkpoint, config.engine, config.precision)
-    embedder = deployment(EmbedderReplica, "Embedder").bind(contents.teacher)
+    embedder = deployment(EmbedderReplica, "Embedder").bind(Embedder, contents.teacher)
     decoders = {
         "phrase_bank": deployment(DecoderReplica, "PhraseBankDecoder").bind(
             PhraseBankDecoder, *bank, config.decoding
         ),
-        "ret": deployment(RETReplica, "RETDecoder").bind(*ret),
-        "hybrid": deployment(HybridReplica, "HybridDecoder").bind(embedder, *bank, *ret, config.effort),
+        "ret": deployment(RETReplica, "RETDecoder").bind(RETDecoder, *ret),
+        "hybrid": deployment(HybridReplica, "HybridDecoder").bind(
+            embedder, HybridDecoder, *bank, *ret, config.effort
+        ),
     }
     gateway: serve.Application = deployment(serve.ingress()(GatewayReplica), "Gateway").bind(
         embedder, {name: decoders[name] for name in contents.decoders}, config.limits, config.gathering

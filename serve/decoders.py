@@ -3,11 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from actors.hybrid_decoder import HybridOptions
-from actors.ret_decoder import RETOptions, RETResult
-from cellular.decoders import DecodeResult
-from cellular.decoders.hybrid import HybridResult
-from serve import schemas
+from actors.decoding import HybridOptions, HybridResult, RETOptions, RETResult
+from cellular.decoders.results import DecodeResult
 from serve.schemas import DecodeRequest
 from serve.settings import DecoderName
 
@@ -57,13 +54,13 @@ def asked(request: DecodeRequest, names: Sequence[str]) -> dict[str, Any]:
 
 def ret_fields(result: RETResult, request: DecodeRequest) -> dict[str, object]:
     """One RETResult."""
-    alternatives = [{"text": one.text, "log_probability": one.log_probability} for one in result.alternatives]
+    alternatives = [alternative._asdict() for alternative in result.alternatives]
     return {"text": result.text, "source": "ret", "alternatives": alternatives}
 
 
 def hybrid_fields(result: HybridResult, request: DecodeRequest) -> dict[str, object]:
     """One HybridResult."""
-    return {name: getattr(result, name) for name in schemas.HybridResult.model_fields}
+    return result._asdict()
 
 
 # In the order of preference where a request names none.

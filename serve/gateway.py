@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import orjson
 from fastapi import FastAPI, Response
 
-from actors.ret_decoder import RETResult
+from actors.decoding import RETResult
 from cellular import __version__
 from cellular.errors import CellularError
 from cellular.types import FloatArray

@@ -1,13 +1,14 @@
-"""What the deployments run: plain classes behind queues, and handles as the stages that they call.
+"""What the deployments run: workers behind queues, and handles as the stages that they call.
 
-Beside `app` the only module that imports Ray Serve.
+Beside `app` the only module that imports Ray Serve. The worker's class is an argument: a replica imports its
+own and no other's libraries.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, islice
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from fastapi import FastAPI
@@ -16,14 +17,16 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from actors.embedder import Embedder
-from actors.hybrid_decoder import HybridDecoder
-from actors.ret_decoder import RETDecoder, RETOptions
-from cellular.config import TeacherConfig
+from actors.decoding import RETOptions
 from cellular.types import FloatArray
 from serve.gateway import Gateway, OverloadedError, Stage, UnavailableError, http_app
 from serve.gathering import GatheringStage
 from serve.settings import DecoderName, Gathering, Limits
+
+if TYPE_CHECKING:
+    from actors.embedder import Embedder
+    from actors.ret_decoder import RETDecoder
+    from cellular.config import TeacherConfig
 
 
 class Decoder(Protocol):
@@ -39,8 +42,8 @@ class Decoder(Protocol):
 class EmbedderReplica:
     """Embedder behind a queue: requests that wait at the same time are encoded together."""
 
-    def __init__(self, teacher: TeacherConfig) -> None:
-        self.embedder = Embedder(teacher)
+    def __init__(self, embedder: type["Embedder"], teacher: "TeacherConfig") -> None:
+        self.embedder = embedder(teacher)
 
     def reconfigure(self, batching: dict[str, float]) -> None:
         """Take over `user_config`, without a restart."""
@@ -92,10 +95,7 @@ class DecoderReplica:
 class RETReplica(DecoderReplica):
     """RETDecoder behind a queue; streams are written beside the batches."""
 
-    decoder: RETDecoder
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(RETDecoder, *arguments)
+    decoder: "RETDecoder"
 
     async def stream(self, embeddings: FloatArray, options: RETOptions) -> AsyncGenerator[tuple[int, str]]:
         """Numbers of rows and increments of their texts; the work ends when the caller leaves."""
@@ -111,11 +111,13 @@ class HybridReplica(DecoderReplica):
     of a batch of candidates; the teacher, by far the most work, is loaded once and scales by its own load.
     """
 
-    async def __init__(self, embedder: DeploymentHandle[Any], *arguments: Any) -> None:  # type: ignore[misc]
+    async def __init__(  # type: ignore[misc]
+        self, embedder: DeploymentHandle[Any], decoder: type, *arguments: object
+    ) -> None:
         stage = HandleStage(embedder)
         teacher = HandleTeacher(stage, await stage.call("describe"))
         # In a thread, since the teacher's answers need this event loop.
-        await asyncio.to_thread(super().__init__, HybridDecoder, *arguments, teacher)
+        await asyncio.to_thread(super().__init__, decoder, *arguments, teacher)
 
 
 class GatewayReplica(Gateway):

@@ -6,7 +6,6 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from cellular.config import DecodingConfig, Settings, TeacherConfig
-from cellular.decoders.ret.weights import Precision
 
 DecoderName = Literal["phrase_bank", "ret", "hybrid"]
 
@@ -49,7 +48,7 @@ class ServeConfig(Settings):
         None, description="RET's folder or name; None: the packaged one, if it is of the bank's teacher"
     )
     engine: str = Field("auto", description="what computes RET: a name in ENGINES; auto: the fastest here")
-    precision: Precision | None = Field(None, description="of the engine: fp32, bf16, int8, int4; None: fp32")
+    precision: Literal["fp32", "bf16", "int8", "int4"] = Field("fp32", description="of the engine")
     effort: str = Field("medium", description="of hybrid: none, low, medium or high")
     decoders: tuple[DecoderName, ...] | None = Field(
         None, min_length=1, description="which are served; None: all that the bank and the checkpoint allow"
