@@ -169,7 +169,7 @@ class HybridConfig(Settings):
     top_p: float = Field(1.0, gt=0, le=1, description="of the draws")
     max_length: PositiveInt = Field(128, description="pieces in a text of RET")
     enough: float = Field(0.99, ge=-1, le=1, description="cosine of a phrase from which RET is not asked")
-    likelihood_weight: float = Field(0.001, ge=0, description="cosine that a nat of RET's is worth")
+    likelihood_weight: float = Field(0.0015, ge=0, description="cosine that a nat of RET's is worth")
     likelihood_weight_of_estimates: float = Field(
         0.003, ge=0, description="the same, where the teacher is not asked"
     )
