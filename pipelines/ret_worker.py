@@ -1,5 +1,6 @@
 """What each worker of a RET training does, as Ray Train calls it."""
 
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -7,6 +8,7 @@ import pyarrow as pa
 import ray.train
 import ray.train.torch
 import torch
+from ray import cloudpickle
 from ray.data import DataIterator
 
 from cellular.training.config import TrainRETConfig
@@ -18,6 +20,22 @@ READ_ROWS = 16_384
 
 def train_worker(settings: dict[str, Any]) -> None:
     """The loop of one worker, as Ray Train calls it."""
+    try:
+        _train(settings)
+    except Exception as error:
+        raise _sendable(error) from None
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error itself, or its text: a compiler's cannot be sent, and Ray would not say what it was."""
+    try:
+        cloudpickle.dumps(error)  # type: ignore[no-untyped-call]
+    except Exception:
+        return RuntimeError("".join(traceback.format_exception(error)))
+    return error
+
+
+def _train(settings: dict[str, Any]) -> None:
     config = TrainRETConfig.model_validate(settings["config"])
     device = ray.train.torch.get_device()
     if device.type == "cuda":
