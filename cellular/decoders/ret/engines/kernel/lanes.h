@@ -40,6 +40,31 @@ INLINE float sum(Lanes x) {
 #endif
 }
 
+INLINE int32_t sum_integers(IntLanes x) {
+#if LANES == 16
+    return _mm512_reduce_add_epi32((__m512i)x);
+#else
+    int32_t total = 0;
+    for (int i = 0; i < LANES; i++) total += x[i];
+    return total;
+#endif
+}
+
+INLINE Lanes larger(Lanes x, Lanes y) {
+    IntLanes first = x > y;
+    return (Lanes)(((IntLanes)x & first) | ((IntLanes)y & ~first));
+}
+
+INLINE float largest(Lanes x) {
+#if LANES == 16
+    return _mm512_reduce_max_ps((__m512)x);
+#else
+    float most = x[0];
+    for (int i = 1; i < LANES; i++) most = x[i] > most ? x[i] : most;
+    return most;
+#endif
+}
+
 /* Adding it rounds |x| < 2^22 to an integer, half to even, that stands in the low bits. */
 #define ROUNDING 12582912.0f
 

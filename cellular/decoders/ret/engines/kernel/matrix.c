@@ -15,16 +15,9 @@ typedef struct {
 } Inputs;
 
 static float peak(const float *x, int count) {
-    IntLanes most = {0};
-    for (int i = 0; i < count; i += LANES) { /* without its sign, a float orders like its bits */
-        IntLanes bits = (IntLanes)load(x + i) & 0x7fffffff, larger = bits > most;
-        most = (bits & larger) | (most & ~larger);
-    }
-    int32_t bits = 0;
-    for (int i = 0; i < LANES; i++) bits = most[i] > bits ? most[i] : bits;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
+    Lanes most = {0};
+    for (int i = 0; i < count; i += LANES) most = larger(most, (Lanes)((IntLanes)load(x + i) & 0x7fffffff));
+    return largest(most);
 }
 
 static void round_inputs(const Matrix *matrix, const float *x, Inputs *inputs, int row) {
@@ -43,8 +36,7 @@ static void round_inputs(const Matrix *matrix, const float *x, Inputs *inputs, i
             memcpy(codes + i, &narrow, sizeof narrow);
             total += rounded;
         }
-        sums[start / group] = 0;
-        for (int i = 0; i < LANES; i++) sums[start / group] += total[i];
+        sums[start / group] = sum_integers(total);
     }
 }
 

@@ -58,10 +58,10 @@ static void rotate(const float *x, Rotary rotary, int position, float scale, flo
 
 /* e^x over its sum, in place; x has room for whole lanes. */
 static void softmax(float *x, int count) {
-    float most = x[0];
-    for (int i = 1; i < count; i++) most = x[i] > most ? x[i] : most;
     for (int i = count; i % LANES; i++) x[i] = -INFINITY;
-    Lanes total = {0};
+    Lanes peaks = load(x), total = {0};
+    for (int i = LANES; i < count; i += LANES) peaks = larger(peaks, load(x + i));
+    float most = largest(peaks);
     for (int i = 0; i < count; i += LANES) {
         Lanes y = exponential(load(x + i) - most);
         store(x + i, y);
