@@ -22,7 +22,6 @@ def main(
 ) -> None:
     """Build a phrase bank, decode sentences that it does not hold, in process and over HTTP."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")  # a quarter less time between deployments
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is stopped
     from cellular.config import TeacherConfig
     from pipelines import demo

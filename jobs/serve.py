@@ -23,7 +23,6 @@ def main(
 ) -> None:
     """Serve decoders over HTTP: /v1/embeddings, /v1/decode, /v1/models, /healthz."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")  # a quarter less time between deployments
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is stopped
     from serve.app import running
     from serve.settings import ServeConfig
