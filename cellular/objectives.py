@@ -43,7 +43,7 @@ class LikelihoodLoss:
     def __init__(self, compiled: bool = False) -> None:
         self._loss: Callable[[RET, Tensor, Batch], Tensor] = _cross_entropy
         if compiled:
-            self._loss = torch.compile(_cross_entropy, dynamic=True)  # once for every width
+            self._loss = torch.compile(_cross_entropy, dynamic=False)
 
     def __call__(self, model: RET, batch: Batch) -> Tensor:
         """Scalar float32."""
@@ -64,7 +64,7 @@ def make_batch(texts: Texts, rows: Rows, variation: VariationConfig | None = Non
     where_BL = (starts_B[:, None] + numbers_L).clamp(max=len(texts.pieces) - 1)
     targets_BL = torch.where(numbers_L < lengths_B[:, None], texts.pieces[where_BL].long(), END)
     mask_BL = ((numbers_L <= lengths_B[:, None]) & rows.real_B[:, None]).float()
-    embeddings_BE, inputs_BL = texts.embeddings_NE[rows.rows_B].float(), targets_BL[:, :-1]
+    embeddings_BE, inputs_BL = texts.embeddings_NE[rows.rows_B].float(), targets_BL[:, :-1].contiguous()
     if variation:
         embeddings_BE = add_noise(embeddings_BE, variation.embedding_noise)
         inputs_BL = drop_pieces(inputs_BL, variation.piece_drop)
