@@ -14,7 +14,7 @@ _EPSILON = tl.constexpr(1e-6)
 _LOG2_E = tl.constexpr(1.4426950408889634)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "positions"], do_not_specialize_on_alignment=["scale_ptr"])
 def project_kernel(
     x, weight, scale_ptr, cosine_ptr, sine_ptr, qkv, head_scale_ptr, rows, positions,
     D: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
@@ -57,7 +57,7 @@ def _attention(score, local, positions, scale):
     return weight / tl.sum(weight, 1)[:, None]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "positions", "group_rows"])
 def attend_kernel(
     qkv_ptr, y_ptr, rows, positions, group_rows, scale, D: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr
 ):
@@ -86,7 +86,9 @@ def _unrotate(d_first, d_second, first, second, head_scale, cosine, sine, K: tl.
     return d_first * cosine + d_second * sine, d_second * cosine - d_first * sine
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["rows", "positions", "group_rows"], do_not_specialize_on_alignment=["scale_ptr"]
+)
 def attend_backward_kernel(
     qkv_ptr, dy_ptr, cosine_ptr, sine_ptr, scale_ptr, head_scale_ptr, d_qkv_ptr,
     rows, positions, group_rows, scale, D: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,

@@ -11,7 +11,7 @@ from cellular.decoders.ret.fused.mlp import inner_backward_kernel, norm_backward
 from cellular.decoders.ret.fused.tiles import HALF, KEY, Rotary, Saved, Tiling, Weights, group_rows, tiles
 from cellular.decoders.ret.model import HEADS, HIDDEN, INNER
 
-# The fastest of those tried on an H200.
+# From times of these and others on an H200.
 _INNER = Tiling(128)
 _INNER_WIDTH = 128
 _NORM = Tiling(128)

@@ -142,7 +142,7 @@ def _choose(
     return tl.argmax(score, 1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "positions", "seed"])
 def decode_kernel(
     prefix_ptr,
     mean_ptr,

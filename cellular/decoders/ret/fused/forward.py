@@ -8,7 +8,7 @@ from cellular.decoders.ret.fused.mlp import perceive_kernel
 from cellular.decoders.ret.fused.tiles import HALF, KEY, Rotary, Saved, Tiling, Weights, group_rows, tiles
 from cellular.decoders.ret.model import HEADS, HIDDEN, INNER
 
-# The fastest of those tried on an H200.
+# From times of these and others on an H200.
 _PROJECT = Tiling(64, warps=4)
 _ATTEND = Tiling(64, warps=4)
 _ATTEND_LONG = Tiling(128)

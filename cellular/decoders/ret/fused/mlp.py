@@ -10,7 +10,7 @@ import triton.language as tl
 _EPSILON = tl.constexpr(1e-6)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"], do_not_specialize_on_alignment=["scale_ptr", "next_scale_ptr"])
 def perceive_kernel(
     x, y, out_weight, in_weight, mlp_out_weight, step_ptr, x1, x2, squared, scale_ptr, next_scale_ptr, rows,
     D: tl.constexpr, INNER: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
@@ -37,7 +37,7 @@ def perceive_kernel(
     x2.store([start, 0], total.to(x2.dtype))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"], do_not_specialize_on_alignment=["scale_ptr"])
 def inner_backward_kernel(
     d_x2, mlp_out_weight, scale_ptr, squared, d_inner, rows,
     D: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr,
@@ -54,7 +54,7 @@ def inner_backward_kernel(
     d_inner.store([start, column], total.to(d_inner.dtype))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"], do_not_specialize_on_alignment=["scale_ptr"])
 def norm_backward_kernel(
     d_out, x, scale_ptr, residual, weight, dx, rows,
     K: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
