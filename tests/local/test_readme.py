@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cellular.bank import PhraseBank
@@ -17,7 +19,7 @@ from serve.settings import ServeConfig
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BUILD, CURL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+BUILD, DECODE, CURL, TRAIN = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 (PROGRAM,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 pytestmark = [
@@ -64,11 +66,28 @@ def test_the_program_prints_a_text_for_each_embedding_and_the_statistics(folder:
     assert "'cache'" in statistics
 
 
+def test_each_decoder_writes_both_texts(folder: Path) -> None:
+    output = run(["bash", "-euo", "pipefail", "-c", DECODE], folder)
+    assert output.count("ret ") >= 2
+
+
+def test_a_trained_decoder_is_used_and_judged(folder: Path) -> None:
+    (folder / "held").mkdir()
+    for split, texts in (("train", ["A man sits."]), ("test", ["Two dogs run.", "A boy throws a ball."])):
+        pq.write_table(pa.table({"text": texts}), folder / "held" / f"some_{split}.parquet")
+    # A training of this length is not for tests.
+    commands = TRAIN.replace("--steps 20000", "--steps 2 --batch-tokens 2048 --applications 1")
+    output = run(["bash", "-euo", "pipefail", "-c", commands], folder)
+    assert (folder / "evaluation" / "report.html").is_file()
+    assert "BLEU" in output
+
+
 def test_the_requests_are_answered_by_the_application(folder: Path, cluster: str) -> None:
     with running(ServeConfig(bank=folder / "banks" / "mine"), port=0) as url:
         commands = CURL.replace("http://127.0.0.1:8000", url).replace("curl -s", "curl -sf -w '\\n'")
         output = run(["bash", "-euo", "pipefail", "-c", commands], folder)
-    decoded, embedded, health = map(json.loads, output.splitlines())
+    decoded, written, embedded, health = map(json.loads, output.splitlines())
     assert decoded["results"][0]["source"] == "bank"
+    assert written["results"][0]["source"] == "ret"
     assert len(embedded["data"][0]["embedding"]) == 384
     assert health["status"] == "ready"
