@@ -15,6 +15,7 @@ position moves in one application, if nothing stays in the cache:
 48 rows are 24.6 kB, 5.7 ns at the 4.3 TB/s of an H200; 30 % of its peak would be 9.4 ns. Hence: a norm is one
 number a row, applied after the product, its gain part of the weights; the softmax and rotations stay in
 registers; only what the weights' gradients need is stored; these are four products over all applications.
+First figures: docs/experiments.md.
 """
 
 from collections.abc import Callable
