@@ -25,7 +25,7 @@ from pipelines.plan import check_writable
 from pipelines.progress import Track, show
 from pipelines.ret_worker import train_worker
 from pipelines.training import NAME, Training, fit
-from pipelines.training_data import TrainingData, prepare
+from pipelines.training_data import TrainingData, prepare, read_shards
 from pipelines.training_log import METRICS, read_metrics
 from pipelines.workspace import locked
 
@@ -161,9 +161,7 @@ def _training(config: TrainRETConfig, data: TrainingData, deadline: float | None
             "deadline": deadline,
         },
         datasets={
-            name: ray.data.read_parquet(
-                [str(folder / shard) for shard in shards], columns=["pieces", "embedding"]
-            )
+            name: read_shards([folder / shard for shard in shards])
             for name, shards in (("train", data.shards), ("held_out", data.held_out))
             if shards
         },
