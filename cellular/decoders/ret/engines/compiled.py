@@ -20,6 +20,7 @@ from cellular.errors import CellularError
 from cellular.types import FloatArray, IntArray
 
 PieceArray = NDArray[np.uint8]
+CacheArray = NDArray[np.float16] | NDArray[np.float32]
 LOGIT_SCALE = 4 / HIDDEN**0.5  # RET.logits'
 
 
@@ -29,7 +30,7 @@ class CompiledState:
 
     offsets_BD: FloatArray
     """What the embedding adds to each piece of its text."""
-    cache_BA2TD: FloatArray
+    cache_BA2TD: CacheArray
     """Keys and values of every application."""
     position: int = 0
     """Positions that are filled."""
@@ -54,6 +55,7 @@ class CompiledEngine(ABC):
                 f"engine {self.name!r} has no precision {precision!r}: choose among {offered}"
             )
         self.precision = precision
+        self.cache_type: type[np.float16] | type[np.float32] = np.float32
         self._model = model
         self._prefix_gain_D = to_array(model.prefix_gain)
         self._pieces_VD = to_array(model.pieces * HIDDEN**0.5)
@@ -63,7 +65,7 @@ class CompiledEngine(ABC):
         prefix_BPD, offsets_BD = self._prefix(embeddings_BE)
         batch, prefixes, _ = prefix_BPD.shape
         shape = (batch, self._model.config.applications, 2, prefixes + max_pieces, HIDDEN)
-        state = CompiledState(offsets_BD, np.empty(shape, np.float32))
+        state = CompiledState(offsets_BD, np.empty(shape, self.cache_type))
         for number in range(prefixes):
             logits_BV = self._advance(state, np.ascontiguousarray(prefix_BPD[:, number]))
         return state, logits_BV
@@ -79,7 +81,7 @@ class CompiledEngine(ABC):
             changed = np.flatnonzero(rows != np.arange(len(rows)))
             cache[changed, :, :, :position] = cache[rows[changed], :, :, :position]
             return CompiledState(state.offsets_BD[rows], cache[: len(rows)], position)
-        wider = np.empty((len(rows), *cache.shape[1:]), np.float32)
+        wider = np.empty((len(rows), *cache.shape[1:]), cache.dtype)
         wider[..., :position, :] = cache[rows, :, :, :position]
         return CompiledState(state.offsets_BD[rows], wider, position)
 
@@ -104,7 +106,7 @@ class CompiledEngine(ABC):
         return torch.from_numpy(logits_BV)
 
     @abstractmethod
-    def _forward(self, cache_BA2TD: FloatArray, position: int, inputs_BD: FloatArray) -> FloatArray:
+    def _forward(self, cache_BA2TD: CacheArray, position: int, inputs_BD: FloatArray) -> FloatArray:
         """Logits (B, V) after one position of each text, whose keys and values go to the cache.
 
         Args:

@@ -1,7 +1,8 @@
 """Decoding with a kernel in C: the whole loop of many texts in one call, weights of 32, 8 or 4 bits.
 
 With int8 and int4 weights each row of inputs is rounded to 8 bits by its peak, and products are summed as
-integers; everything else is float32. A row is worked on alone: its text does not depend on the batch.
+integers; keys and values are kept in float16, and all else is float32. A row is worked on alone: its text
+does not depend on the batch.
 """
 
 import ctypes
@@ -14,6 +15,7 @@ from torch import Tensor
 from cellular.decoders.ret.engines.build import compile_kernel
 from cellular.decoders.ret.engines.compiled import (
     LOGIT_SCALE,
+    CacheArray,
     CompiledEngine,
     PieceArray,
     rotary_arrays,
@@ -38,7 +40,7 @@ class _Matrix(ctypes.Structure):
 
 class _Model(ctypes.Structure):
     _fields_ = (
-        *((name, _INT) for name in ("applications", "prefixes")),
+        *((name, _INT) for name in ("applications", "prefixes", "halves")),
         *((name, _Matrix) for name in ("query_key_value", "attention_out", "mlp_in", "mlp_out", "head")),
         *((name, _POINTER) for name in ("input_norm", "attention_norm", "mlp_norm", "output_norm")),
         *((name, _POINTER) for name in ("steps", "bias", "pieces")),
@@ -64,6 +66,8 @@ class NativeEngine(CompiledEngine):
 
     def __init__(self, model: RET, precision: Precision = "fp32", *, target: str = "native") -> None:
         super().__init__(model, precision)
+        if precision != "fp32":
+            self.cache_type = np.float16  # half of what attention reads; far finer than the rounded inputs
         self._library = _load(compile_kernel(target))
         self._arrays: list[NDArray[np.generic]] = []  # what the structure points to
         self._structure = self._fill(model)
@@ -72,6 +76,7 @@ class NativeEngine(CompiledEngine):
         return _Model(
             applications=model.config.applications,
             prefixes=model.config.prefix_states,
+            halves=self.cache_type == np.float16,
             query_key_value=self._matrix(model.query_key_value),
             attention_out=self._matrix(model.attention_out),
             mlp_in=self._matrix(model.mlp_in),
@@ -98,7 +103,7 @@ class NativeEngine(CompiledEngine):
         pointers = map(self._pointer, (packed.weights_N, packed.scales_NG64, packed.sums_R))
         return _Matrix(packed.rows, packed.columns, packed.bits, packed.group, positive, *pointers)
 
-    def _forward(self, cache_BA2TD: FloatArray, position: int, inputs_BD: FloatArray) -> FloatArray:
+    def _forward(self, cache_BA2TD: CacheArray, position: int, inputs_BD: FloatArray) -> FloatArray:
         texts, length = len(inputs_BD), cache_BA2TD.shape[3]
         logits_BV = np.empty((texts, VOCABULARY), np.float32)
         rotary = rotary_arrays(length)
@@ -113,7 +118,8 @@ class NativeEngine(CompiledEngine):
     ) -> None:
         texts, most = ids_BL.shape
         slots, length = min(texts, _SLOTS), prefix_BPD.shape[1] + most
-        caches = np.empty((slots, self._structure.applications, 2, length, prefix_BPD.shape[2]), np.float32)
+        shape = (slots, self._structure.applications, 2, length, prefix_BPD.shape[2])
+        caches = np.empty(shape, self.cache_type)
         rotary = rotary_arrays(length)
         arrays = (caches, prefix_BPD, offsets_BD, ids_BL, lengths_B)
         self._library.ret_greedy(

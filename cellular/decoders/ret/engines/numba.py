@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cellular.decoders.ret.engines.compiled import (
     LOGIT_SCALE,
+    CacheArray,
     CompiledEngine,
     PieceArray,
     rotary_arrays,
@@ -101,7 +102,7 @@ class NumbaEngine(CompiledEngine):
             pieces_VD=self._pieces_VD,
         )
 
-    def _forward(self, cache_BA2TD: FloatArray, position: int, inputs_BD: FloatArray) -> FloatArray:
+    def _forward(self, cache_BA2TD: CacheArray, position: int, inputs_BD: FloatArray) -> FloatArray:
         logits_BV = np.empty((len(inputs_BD), VOCABULARY), np.float32)
         rotary = rotary_arrays(cache_BA2TD.shape[3])
         _step(self._weights, rotary, cache_BA2TD, position, inputs_BD, logits_BV)

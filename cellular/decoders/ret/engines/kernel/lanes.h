@@ -25,6 +25,33 @@ INLINE Lanes load(const float *from) { return *(const UnalignedLanes *)from; }
 
 INLINE void store(float *to, Lanes x) { *(UnalignedLanes *)to = x; }
 
+/* Floats of 16 bits; |x| < 65,504. */
+INLINE Lanes load_half(const uint16_t *from) {
+#if LANES == 16
+    return (Lanes)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
+#elif LANES == 8
+    return (Lanes)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from));
+#else
+    IntLanes bits;
+    for (int i = 0; i < LANES; i++) bits[i] = from[i];
+    Lanes size = (Lanes)((bits & 0x7fff) << 13) * 0x1p112f; /* moves the exponent's zero */
+    return (Lanes)((IntLanes)size | (bits & 0x8000) << 16);
+#endif
+}
+
+INLINE void store_half(uint16_t *to, Lanes x) {
+#if LANES == 16
+    _mm256_storeu_si256((__m256i *)to, _mm512_cvtps_ph((__m512)x, 0));
+#elif LANES == 8
+    _mm_storeu_si128((__m128i *)to, _mm256_cvtps_ph((__m256)x, 0));
+#else
+    IntLanes sign = (IntLanes)x >> 16 & 0x8000;
+    IntLanes size = (IntLanes)((Lanes)((IntLanes)x & 0x7fffffff) * 0x1p-112f);
+    IntLanes half = (size + 0xfff + (size >> 13 & 1)) >> 13 | sign; /* half to even */
+    for (int i = 0; i < LANES; i++) to[i] = half[i];
+#endif
+}
+
 INLINE Lanes all(float x) { return x - (Lanes){0}; }
 
 /* The sum in a fixed order, by halves. */

@@ -9,6 +9,7 @@
 
 typedef struct {
     int32_t applications, prefixes;
+    int32_t halves; /* caches are float16, not float32 */
     Matrix query_key_value, attention_out, mlp_in, mlp_out, head;
     const float *input_norm, *attention_norm, *mlp_norm, *output_norm; /* (D,) each */
     const float *steps;                                                /* (applications, D) */
@@ -23,9 +24,19 @@ typedef struct {
 
 /* A text being written: keys and values (applications, 2, T, D), and where the next go. */
 typedef struct {
-    float *cache;
+    char *cache;
     int position;
 } Text;
+
+INLINE Lanes load_cached(const void *cache, long at, int halves) {
+    return halves ? load_half((const uint16_t *)cache + at) : load((const float *)cache + at);
+}
+
+INLINE void store_cached(void *cache, long at, const float *x, int halves) {
+    for (int i = 0; i < HIDDEN; i += LANES)
+        if (halves) store_half((uint16_t *)cache + at + i, load(x + i));
+        else store((float *)cache + at + i, load(x + i));
+}
 
 /* Root mean square one, over `count` numbers. */
 INLINE float inverse_size(const float *x, int count) {
@@ -71,32 +82,35 @@ static void softmax(float *x, int count) {
     for (int i = 0; i < count; i += LANES) store(x + i, load(x + i) * inverse);
 }
 
-/* What one head reads from the values of so many positions. */
-static void attend(const float *query, const float *keys, const float *values, int positions, float *y) {
+/* What one head reads from so many positions, whose keys and values begin at those places of the cache. */
+INLINE void attend(const float *query, const void *cache, long keys, long values, int positions, int halves,
+                   float *y) {
     float weights[positions + LANES];
-    for (int t = 0; t < positions; t++) {
+    for (int t = 0; t < positions; t++, keys += HIDDEN) {
         Lanes products = {0};
-        for (int i = 0; i < WIDTH; i += LANES) products += load(query + i) * load(keys + t * HIDDEN + i);
+        for (int i = 0; i < WIDTH; i += LANES)
+            products += load(query + i) * load_cached(cache, keys + i, halves);
         weights[t] = sum(products);
     }
     softmax(weights, positions);
     Lanes read[WIDTH / LANES] = {0};
-    for (int t = 0; t < positions; t++)
-        for (int i = 0; i < WIDTH / LANES; i++) read[i] += weights[t] * load(values + t * HIDDEN + i * LANES);
+    for (int t = 0; t < positions; t++, values += HIDDEN)
+        for (int i = 0; i < WIDTH / LANES; i++)
+            read[i] += weights[t] * load_cached(cache, values + i * LANES, halves);
     for (int i = 0; i < WIDTH / LANES; i++) store(y + i * LANES, read[i]);
 }
 
 /* Write a position's key and value to the cache, and what its heads read to y (D,). */
-static void attention(const float *projected, Rotary rotary, float *keys, float *values, int position,
-                      float *y) {
-    float query[HIDDEN];
+INLINE void attention(const float *projected, Rotary rotary, const Text *text, long keys, long values,
+                      int halves, float *y) {
+    int position = text->position;
+    float query[HIDDEN], key[HIDDEN];
     rotate(projected, rotary, position, 1 / sqrtf(WIDTH), query);
-    rotate(projected + HIDDEN, rotary, position, 1, keys + position * HIDDEN);
-    memcpy(values + position * HIDDEN, projected + 2 * HIDDEN, HIDDEN * sizeof *values);
-    for (int head = 0; head < HEADS; head++) {
-        int at = head * WIDTH;
-        attend(query + at, keys + at, values + at, position + 1, y + at);
-    }
+    rotate(projected + HIDDEN, rotary, position, 1, key);
+    store_cached(text->cache, keys + position * HIDDEN, key, halves);
+    store_cached(text->cache, values + position * HIDDEN, projected + 2 * HIDDEN, halves);
+    for (int at = 0; at < HIDDEN; at += WIDTH)
+        attend(query + at, text->cache, keys + at, values + at, position + 1, halves, y + at);
 }
 
 static void mlp(const Model *model, int count, float (*x)[HIDDEN]) {
@@ -119,8 +133,11 @@ static void advance(const Model *model, Rotary rotary, int length, int count, co
         for (int r = 0; r < count; r++) normalise(x[r], model->attention_norm, normed[r]);
         multiply(&model->query_key_value, count, normed[0], projected[0]);
         for (int r = 0; r < count; r++) {
-            float *keys = texts[r].cache + 2 * a * length * HIDDEN, *values = keys + length * HIDDEN;
-            attention(projected[r], rotary, keys, values, texts[r].position, normed[r]);
+            long keys = 2 * a * length * HIDDEN, values = keys + length * HIDDEN;
+            if (model->halves)
+                attention(projected[r], rotary, &texts[r], keys, values, 1, normed[r]);
+            else
+                attention(projected[r], rotary, &texts[r], keys, values, 0, normed[r]);
         }
         float answers[MOST_ROWS][HIDDEN];
         multiply(&model->attention_out, count, normed[0], answers[0]);
@@ -133,10 +150,14 @@ static void advance(const Model *model, Rotary rotary, int length, int count, co
         for (int i = 0; i < VOCABULARY; i++) logits[i] += model->bias[i];
 }
 
+static long cache_size(const Model *model, int length) {
+    return 2l * model->applications * length * HIDDEN * (model->halves ? 2 : 4);
+}
+
 /* One position of each text: inputs (texts, D) before their norm, caches (texts, applications, 2, T, D). */
-void ret_step(const Model *model, Rotary rotary, int texts, int length, int position, float *caches,
+void ret_step(const Model *model, Rotary rotary, int texts, int length, int position, char *caches,
               const float *inputs, float *logits) {
-    long size = 2l * model->applications * length * HIDDEN;
+    long size = cache_size(model, length);
     for (int first = 0; first < texts; first += MOST_ROWS) {
         int count = texts - first < MOST_ROWS ? texts - first : MOST_ROWS;
         Text rows[MOST_ROWS];
@@ -156,14 +177,14 @@ static int likeliest(const float *logits) {
 
 /* Greedy texts: ids (texts, most) and lengths, from prefix states (texts, prefixes, D) and what is added to
    each piece, (texts, D). `slots` caches are in use at once; a text that ends leaves its own to the next. */
-void ret_greedy(const Model *model, Rotary rotary, int texts, int most, int slots, float *caches,
+void ret_greedy(const Model *model, Rotary rotary, int texts, int most, int slots, char *caches,
                 const float *prefix, const float *offsets, uint8_t *ids, int64_t *lengths) {
     int length = model->prefixes + most, count = 0, next = 0;
     Text rows[MOST_ROWS];
     int numbers[MOST_ROWS];
     float x[MOST_ROWS][HIDDEN], logits[MOST_ROWS][VOCABULARY];
     for (; count < slots && next < texts; count++, next++) {
-        rows[count] = (Text){caches + 2l * count * model->applications * length * HIDDEN, 0};
+        rows[count] = (Text){caches + count * cache_size(model, length), 0};
         numbers[count] = next;
     }
     while (count) {
