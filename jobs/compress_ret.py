@@ -29,7 +29,7 @@ def main(
 
     from cellular.decoders.ret.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
     from cellular.decoders.ret.compression import Source, compress
-    from cellular.decoders.ret.weights import Precision
+    from cellular.decoders.ret.weights import BITS, Precision
 
     chosen: Precision = TypeAdapter(Precision).validate_python(precision)
     base = load_checkpoint(checkpoint or DEFAULT_CHECKPOINT)
@@ -37,7 +37,8 @@ def main(
     report = compress(base, target, chosen, sparsity, rows)
     show_fields(report.model_dump(mode="json"), as_json)
     if report.needs_training:
-        options = f"--precision {precision} --sparsity {sparsity:g}"
+        felt = precision if chosen in BITS else "fp32"
+        options = f"--from {checkpoint or DEFAULT_CHECKPOINT} --precision {felt} --sparsity {sparsity:g}"
         print(f"better train it to this form: cellular ret train CORPUS {options}", file=sys.stderr)
 
 
