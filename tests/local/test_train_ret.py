@@ -139,11 +139,11 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start `python -m jobs.train_ret` with a configuration; none outlives the test."""
     started: list[subprocess.Popen[str]] = []
 
-    def start_training(config: TrainRETConfig, address: str) -> subprocess.Popen[str]:
+    def start_training(config: TrainRETConfig) -> subprocess.Popen[str]:
         settings = config.target.with_suffix(".yaml")
         settings.write_text(config.model_dump_json())
         command = [sys.executable, "-m", "jobs.train_ret", "--config", str(settings)]
-        environment = {**os.environ, "RAY_ADDRESS": address}
+        environment = {**os.environ, "RAY_ADDRESS": ""}  # a Ray of its own, which dies with it
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         started.append(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes))
         return started[-1]
@@ -157,12 +157,11 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def test_a_killed_driver_goes_on_when_its_command_is_run_again(
     tmp_path: Path,
     corpus: Path,
-    cluster: str,
     uninterrupted: TrainReport,
     start: Callable[..., subprocess.Popen[str]],
 ) -> None:
     config = configure(tmp_path / "run", corpus)
-    process = start(config, cluster)
+    process = start(config)
     wait_for_checkpoint(config.target, lambda: process.poll() is None)
     process.kill()
     process.wait()
