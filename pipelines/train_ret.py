@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from pipelines.training_data import TrainingData, prepare, read_shards
 from pipelines.training_log import METRICS, read_metrics
 from pipelines.workspace import locked
 
-IDENTITY = "training.json"
+IDENTITY, REPORT = "training.json", "report.json"
 CHECKPOINT = "checkpoint"  # folder of the exported decoder in the target
 DIMENSIONS = (384, 768)
 
@@ -72,7 +73,8 @@ def run(
     config = _absolute(config)
     base = load_checkpoint(config.base) if config.base else None
     check_writable(config.target)
-    with locked(config.target), connected(), plain_errors():
+    finished = config.target / REPORT
+    with locked(config.target), nullcontext() if finished.exists() else connected(), plain_errors():
         data = prepare(
             config.data,
             config.data_folder or config.target / "data",
@@ -82,7 +84,10 @@ def run(
             track=track,
         )
         _identify(config, data, restart)
-        folder = fit(_training(config, data, deadline))
+        if finished.exists():
+            return TrainReport.model_validate_json(finished.read_bytes())
+        with connected():
+            folder = fit(_training(config, data, deadline))
     if folder is None:
         raise CellularError(f"the training in {config.target} left no checkpoint: add --restart")
     return _finish(config, data, folder, origin or {})
@@ -119,7 +124,6 @@ def _identify(config: TrainRETConfig, data: TrainingData, restart: bool) -> None
         CellularError: it holds another.
     """
     what = {
-        "model",
         "base",
         "only",
         "applications",
@@ -137,7 +141,8 @@ def _identify(config: TrainRETConfig, data: TrainingData, restart: bool) -> None
     path = config.target / IDENTITY
     if restart or not path.exists():
         shutil.rmtree(config.target / NAME, ignore_errors=True)
-        (config.target / METRICS).unlink(missing_ok=True)
+        for name in (METRICS, REPORT):
+            (config.target / name).unlink(missing_ok=True)
         write_atomically(path, identity)
     elif path.read_bytes() != identity:
         raise CellularError(
@@ -187,6 +192,7 @@ def _finish(config: TrainRETConfig, data: TrainingData, folder: Path, origin: di
     )
     if report.path:
         _export(config, data, folder, report.path, origin, report.model_dump(mode="json", exclude={"path"}))
+        write_atomically(config.target / REPORT, report.model_dump_json().encode())
     return report
 
 
