@@ -1,0 +1,165 @@
+"""What a cell sees: itself and its 6 or 26 neighbours, each through weights of its own.
+
+A 3D convolution of the cross or of the cube, computed as one matrix product with gathered neighbours. Cells
+lie in memory with their channels together, so that a neighbour is one contiguous row. The gathered rows are 7
+or 27 times the state: a few examples at a time are gathered, multiplied while they are in the cache, and
+forgotten. The backward pass gathers again.
+
+Shapes: B examples, X, Y, Z cells along the axes, C channels, K = 7 or 27 cells seen, O outputs.
+"""
+
+from functools import lru_cache
+from itertools import product
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+Size = tuple[int, int, int]
+Neighbours = Literal[6, 26]
+Padding = Literal["zeros", "replicate"]
+Slices = tuple[slice, slice, slice, slice]
+
+_CACHE_BYTES = 1 << 20  # of gathered rows at once, on a processor
+
+
+class View(NamedTuple):
+    """What cells see."""
+
+    neighbours: Neighbours
+    padding: Padding
+
+    @property
+    def cells(self) -> int:
+        """K: the cell itself, then its neighbours."""
+        return self.neighbours + 1
+
+
+class _Copy(NamedTuple):
+    """A block of cells and the block that it sees as its neighbour number `number`."""
+
+    number: int
+    target: Slices
+    source: Slices
+
+
+def offsets(neighbours: Neighbours) -> list[Size]:
+    """Steps (dx, dy, dz) to the cells that are seen, the cell itself first."""
+    steps = [(dx, dy, dz) for dx, dy, dz in product((-1, 0, 1), repeat=3)]
+    radius = 1 if neighbours == 6 else 3
+    near = [step for step in steps if sum(map(abs, step)) <= radius]
+    return sorted(near, key=lambda step: (step != (0, 0, 0), step))
+
+
+def gather_neighbours(state_BXYZC: Tensor, view: View) -> Tensor:
+    """(B, X, Y, Z, K, C): each cell's neighbourhood, in the order of `offsets`.
+
+    Beyond the border there are zeros, or the nearest cell of the lattice with padding "replicate".
+    """
+    batch, *size, channels = state_BXYZC.shape
+    rows = state_BXYZC.new_zeros(batch, *size, view.cells, channels)
+    return _gather(state_BXYZC, _copies((size[0], size[1], size[2]), view), rows)
+
+
+class Perceive(nn.Module):
+    """A linear map of what each cell sees, without a bias: where all is zero the answer is.
+
+    Args:
+        channels: C.
+        outputs: O.
+        view: which cells are seen, and what is beyond the border.
+    """
+
+    def __init__(self, channels: int, outputs: int, view: View) -> None:
+        super().__init__()
+        self.view = view
+        inputs = view.cells * channels
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / inputs**0.5)
+
+    def forward(self, state_BXYZC: Tensor) -> Tensor:
+        """(B, X, Y, Z, O) of (B, X, Y, Z, C), in the state's dtype, or autocast's."""
+        weight: Tensor = self.weight
+        device = state_BXYZC.device.type
+        if torch.is_autocast_enabled(device):  # it does not look into functions of our own
+            dtype = torch.get_autocast_dtype(device)
+            state_BXYZC, weight = state_BXYZC.to(dtype), weight.to(dtype)
+        result: Tensor = _Perceive.apply(state_BXYZC, weight, self.view)  # type: ignore[no-untyped-call]
+        return result
+
+
+class _Perceive(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, state_BXYZC: Tensor, weight: Tensor, view: View) -> Tensor:
+        ctx.save_for_backward(state_BXYZC, weight)
+        ctx.view = view
+        result = state_BXYZC.new_empty(*state_BXYZC.shape[:-1], len(weight))
+        copies, rows = _workspace(state_BXYZC, view)
+        for some, target in zip(
+            torch.split(state_BXYZC, len(rows)), torch.split(result, len(rows)), strict=True
+        ):
+            seen = _gather(some, copies, rows[: len(some)])
+            torch.mm(seen.view(-1, weight.shape[1]), weight.t(), out=target.view(-1, len(weight)))
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        state_BXYZC, weight = ctx.saved_tensors
+        of_state = torch.empty_like(state_BXYZC, memory_format=torch.contiguous_format)
+        of_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+        copies, rows = _workspace(state_BXYZC, ctx.view)
+        of_rows = torch.empty_like(rows)
+        wholes = state_BXYZC, gradient, of_state
+        parts = zip(*(torch.split(whole, len(rows)) for whole in wholes), strict=True)
+        for some, of_result, target in parts:
+            of_result = of_result.reshape(-1, len(weight))
+            seen = _gather(some, copies, rows[: len(some)]).view(-1, weight.shape[1])
+            of_weight += of_result.t() @ seen
+            torch.mm(of_result, weight, out=of_rows[: len(some)].view(seen.shape))
+            _scatter(of_rows[: len(some)], copies, target)
+        return of_state, of_weight.to(weight.dtype), None
+
+
+def _workspace(state_BXYZC: Tensor, view: View) -> tuple[tuple[_Copy, ...], Tensor]:
+    """What is copied where, and zeros for the rows of as many examples as fit the cache."""
+    batch, *size, channels = state_BXYZC.shape
+    shape = (*size, view.cells, channels)
+    bytes_each = state_BXYZC.element_size() * torch.Size(shape).numel()
+    fit = batch if state_BXYZC.is_cuda else min(batch, max(1, _CACHE_BYTES // bytes_each))
+    return _copies((size[0], size[1], size[2]), view), state_BXYZC.new_zeros(fit, *shape)
+
+
+def _gather(state_BXYZC: Tensor, copies: tuple[_Copy, ...], rows_BXYZKC: Tensor) -> Tensor:
+    """Fill rows; those beyond the border are left as they are."""
+    for number, target, source in copies:
+        rows_BXYZKC[..., number, :][target] = state_BXYZC[source]
+    return rows_BXYZKC
+
+
+def _scatter(rows_BXYZKC: Tensor, copies: tuple[_Copy, ...], state_BXYZC: Tensor) -> None:
+    """The transpose of `_gather`; the first copy is of the cell itself, and sets."""
+    state_BXYZC.copy_(rows_BXYZKC[..., 0, :])
+    for number, target, source in copies[1:]:
+        state_BXYZC[source] += rows_BXYZKC[..., number, :][target]
+
+
+@lru_cache
+def _copies(size: Size, view: View) -> tuple[_Copy, ...]:
+    """All blocks: one a neighbour, and those of the border with padding "replicate"."""
+    found = []
+    for number, step in enumerate(offsets(view.neighbours)):
+        axes = [_blocks(move, length, view.padding) for move, length in zip(step, size, strict=True)]
+        for (tx, sx), (ty, sy), (tz, sz) in product(*axes):
+            found.append(_Copy(number, (slice(None), tx, ty, tz), (slice(None), sx, sy, sz)))
+    return tuple(found)
+
+
+def _blocks(move: int, length: int, padding: Padding) -> list[tuple[slice, slice]]:
+    """(cells, what they see) along one axis."""
+    first, last = slice(0, 1), slice(length - 1, length)
+    inner = (slice(max(0, -move), length - max(0, move)), slice(max(0, move), length + min(0, move)))
+    if move == 0 or padding == "zeros":
+        return [inner]
+    border = first if move < 0 else last
+    return [inner, (border, border)]
