@@ -1,0 +1,148 @@
+"""A 3D lattice of cells between two embeddings.
+
+An embedding enters the face x = 0 and nowhere else; cells work on it by a local rule; the opposite face is
+read. A step carries information one cell further, and a sweep of Mamba across the whole lattice. All other
+states begin at zero, where the rules leave them until a wave of neighbours arrives.
+
+Shapes: B embeddings, E embedding dimension, X, Y, Z cells along the axes, C channels, P channels of a face's
+cell outside the lattice, L = X Y Z cells along a path.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cellular.lattice.config import LatticeConfig
+from cellular.lattice.norm import CellNorm
+from cellular.lattice.rules import RULES
+from cellular.lattice.sweeps import Sweep
+
+
+class Lattice3D(nn.Module):
+    """Embeddings to embeddings of unit length.
+
+    Evaluation is deterministic; in training the rule `nca` draws which cells skip a step. Runs in the dtype
+    of its weights, or under autocast.
+    """
+
+    def __init__(self, config: LatticeConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or LatticeConfig()
+        self.project_in = ProjectIn(config)
+        self.norm = CellNorm(config) if config.rule else None
+        self.rule = RULES[config.rule](config) if config.rule else None
+        self.sweeps = nn.ModuleList(Sweep(config, order) for order in _used_orders(config))
+        self.project_out = ProjectOut(config)
+
+    def forward(self, embeddings_BE: Tensor) -> Tensor:
+        """What the lattice makes of embeddings.
+
+        Args:
+            embeddings_BE: (B, E) floating, unit length.
+
+        Returns:
+            (B, E) float32, unit length.
+
+        Raises:
+            ValueError: another shape, or integers.
+        """
+        state_BXYZC = self.start(embeddings_BE)
+        for number in range(self.config.steps):
+            state_BXYZC = self.advance(state_BXYZC, number)
+        result_BE: Tensor = self.project_out(state_BXYZC)
+        return result_BE
+
+    def start(self, embeddings_BE: Tensor) -> Tensor:
+        """(B, X, Y, Z, C) states before the first step: the embeddings on the input face, zero elsewhere."""
+        dimension = self.config.embedding_dimension
+        if embeddings_BE.ndim != 2 or embeddings_BE.shape[1] != dimension:
+            raise ValueError(f"embeddings must have shape (B, {dimension}), not {tuple(embeddings_BE.shape)}")
+        if not embeddings_BE.is_floating_point():
+            raise ValueError(f"embeddings must be floating point, not {embeddings_BE.dtype}")
+        face_BYZC = self.project_in(embeddings_BE)
+        beyond = (0, 0, 0, 0, 0, 0, 0, self.config.size[0] - 1)
+        return F.pad(face_BYZC[:, None], beyond)
+
+    def advance(self, state_BXYZC: Tensor, number: int) -> Tensor:
+        """States after step `number`, counted from 0, and after the sweep that may follow it."""
+        state_BXYZC = self.step(state_BXYZC)
+        done, every = number + 1, self.config.sweep_every
+        if self.sweeps and done % every == 0 and done < self.config.steps:
+            state_BXYZC = self.sweeps[(done // every - 1) % len(self.sweeps)](state_BXYZC)
+        return state_BXYZC
+
+    def step(self, state_BXYZC: Tensor) -> Tensor:
+        """States after the rule: each depends on itself and on its neighbours."""
+        if self.rule is None or self.norm is None:
+            return state_BXYZC
+        next_BXYZC: Tensor = self.rule(state_BXYZC, self.norm(state_BXYZC))
+        return next_BXYZC
+
+
+class ProjectIn(nn.Module):
+    """An embedding to the states of the input face: a few numbers a cell, then a map that all cells share."""
+
+    def __init__(self, config: LatticeConfig) -> None:
+        super().__init__()
+        _, *self.face = config.size
+        cells, inputs = self.face[0] * self.face[1], config.embedding_dimension
+        self.scale = inputs**0.5
+        self.spread = nn.Linear(inputs, cells * config.face_channels, bias=False)
+        self.widen = nn.Linear(config.face_channels, config.channels, bias=False)
+        for layer in (self.spread, self.widen):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+
+    def forward(self, embeddings_BE: Tensor) -> Tensor:
+        """(B, Y, Z, C) of (B, E)."""
+        scaled = embeddings_BE.to(self.spread.weight.dtype) * self.scale
+        face_BYZC: Tensor = self.widen(self.spread(scaled).view(len(scaled), *self.face, -1))
+        return face_BYZC
+
+
+class ProjectOut(nn.Module):
+    """The states of the output face to an embedding: the way in, backwards."""
+
+    def __init__(self, config: LatticeConfig) -> None:
+        super().__init__()
+        _, *face = config.size
+        self.channels = config.channels
+        self.narrow = nn.Linear(config.channels, config.face_channels, bias=False)
+        self.gather = nn.Linear(face[0] * face[1] * config.face_channels, config.embedding_dimension)
+
+    def forward(self, state_BXYZC: Tensor) -> Tensor:
+        """(B, E) float32 of unit length; of the states only those at x = X - 1 are read."""
+        face_BYZC = F.layer_norm(state_BXYZC[:, -1], (self.channels,))
+        return F.normalize(self.gather(self.narrow(face_BYZC).flatten(1)).float(), dim=-1)
+
+
+def count_parameters(lattice: Lattice3D) -> dict[str, int]:
+    """Numbers of parameters of each part, then of all."""
+    parts = {
+        name: sum(parameter.numel() for parameter in part.parameters())
+        for name, part in lattice.named_children()
+    }
+    return {**parts, "all": sum(parts.values())}
+
+
+def describe_parameters(lattice: Lattice3D) -> str:
+    """A line a part, for people."""
+    return "\n".join(f"{name:<12}{count:>12,}" for name, count in count_parameters(lattice).items())
+
+
+@torch.inference_mode()
+def record_states(lattice: Lattice3D, embeddings_BE: Tensor) -> Tensor:
+    """What the cells were before the first step and after each, sweeps included, for pictures.
+
+    Returns:
+        (T + 1, B, X, Y, Z, C) float32 in main memory.
+    """
+    state_BXYZC = lattice.start(embeddings_BE)
+    states = [state_BXYZC]
+    for number in range(lattice.config.steps):
+        states.append(state_BXYZC := lattice.advance(state_BXYZC, number))
+    return torch.stack([state_BXYZC.float().cpu() for state_BXYZC in states])
+
+
+def _used_orders(config: LatticeConfig) -> tuple[str, ...]:
+    """Those whose turn comes before the last step."""
+    return config.sweeps[: (config.steps - 1) // config.sweep_every]
