@@ -6,7 +6,8 @@ block.py       `MambaBlock`: whole sequences, segments, or single steps
 """
 
 from cellular.ssm.block import MambaBlock, MambaState
+from cellular.ssm.channels import selective_scan
 from cellular.ssm.duality import ssd_scan
 from cellular.ssm.reference import selective_scan_ref, ssd_scan_ref
 
-__all__ = ["MambaBlock", "MambaState", "selective_scan_ref", "ssd_scan", "ssd_scan_ref"]
+__all__ = ["MambaBlock", "MambaState", "selective_scan", "selective_scan_ref", "ssd_scan", "ssd_scan_ref"]

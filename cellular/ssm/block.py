@@ -34,7 +34,7 @@ class MambaBlock(nn.Module):
     """(B, L, width) to the same shape; position t reads positions up to t alone.
 
     `forward` takes a whole sequence, `advance` one segment after another, and `step` one position after
-    another: the outputs are the same. Raises ValueError if `expansion * width` is no multiple of `head_width`.
+    another: the outputs are the same. ValueError if `expansion * width` is no multiple of `head_width`.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class MambaBlock(nn.Module):
 
     def advance(self, x_BLW: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
         """Outputs (B, L, W) of a further segment of at least one position, and the state after it."""
-        gate_BLI, mixed_BLG, delta_BLH = self.project_in(self.norm(x_BLW)).split(
-            [self.inner, self.taps_KG.shape[1], self.heads], -1
-        )
+        projected: Tensor = self.project_in(self.norm(x_BLW))
+        widths = [self.inner, self.taps_KG.shape[1], self.heads]
+        gate_BLI, mixed_BLG, delta_BLH = torch.split(projected, widths, -1)
         x_BLI, b_BLN, c_BLN, mixed_BKG = self._convolve(mixed_BLG, state.mixed_BKG)
-        x_BLHP = x_BLI.unflatten(-1, (self.heads, -1))
+        x_BLHP = torch.unflatten(x_BLI, -1, (self.heads, -1))
         delta_BLH = F.softplus(delta_BLH + self.delta_bias_H)
         rate_H = -self.log_rate_H.exp()
         y_BLHP, scan_BHPN = ssd_scan(x_BLHP, delta_BLH, rate_H, b_BLN, c_BLN, state.scan_BHPN)
@@ -95,7 +95,7 @@ class MambaBlock(nn.Module):
         convolved_BLG = F.conv1d(
             inputs_BTG.mT, self.taps_KG.T[:, None], self.taps_bias_G, groups=inputs_BTG.shape[2]
         ).mT
-        x_BLI, b_BLN, c_BLN = F.silu(convolved_BLG).split([self.inner, self.state, self.state], -1)
+        x_BLI, b_BLN, c_BLN = torch.split(F.silu(convolved_BLG), [self.inner, self.state, self.state], -1)
         return x_BLI, b_BLN, c_BLN, inputs_BTG[:, mixed_BLG.shape[1] :]
 
 

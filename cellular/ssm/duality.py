@@ -43,10 +43,11 @@ def ssd_scan(
         _chunks(part.to(kept), chunk) for part in (x_BLHP, delta_BLH, b_BLN, c_BLN)
     )
     with torch.autocast(x_BLHP.device.type, enabled=False):
-        y_BmQHP, state_BHPN = _Scan.apply(
+        y_BmQHP, state_BHPN = _Scan.apply(  # type: ignore[no-untyped-call]
             x_BmQHP, delta_BmQH, a_H.to(kept), b_BmQN, c_BmQN, state_BHPN.to(kept)
         )
-    return y_BmQHP.flatten(1, 2)[:, :length].to(x_BLHP.dtype), state_BHPN
+    y_BLHP: Tensor = y_BmQHP.flatten(1, 2)[:, :length]
+    return y_BLHP.to(x_BLHP.dtype), state_BHPN
 
 
 def _chunks(part: Tensor, chunk: int) -> Tensor:
@@ -54,7 +55,7 @@ def _chunks(part: Tensor, chunk: int) -> Tensor:
     missing = -part.shape[1] % chunk
     if missing:
         part = F.pad(part, [0, 0] * (part.ndim - 2) + [0, missing])
-    return part.unflatten(1, (-1, chunk))
+    return torch.unflatten(part, 1, (-1, chunk))
 
 
 class _Sums(NamedTuple):
@@ -88,7 +89,7 @@ class _Factors(NamedTuple):
         delta_BmHQ, x_BmHQP = delta_BmQH.transpose(2, 3), x_BmQHP.transpose(2, 3)
         rate_BmHQ = (delta_BmHQ * a_H[:, None]).contiguous()
         sums = _Sums.like(rate_BmHQ)
-        decay_BmHQQ = (rate_BmHQ @ sums.between_QV).exp_().unflatten(-1, sums.until_QQ.shape)
+        decay_BmHQQ = torch.unflatten((rate_BmHQ @ sums.between_QV).exp_(), -1, sums.until_QQ.shape)
         product_BmQQ = (c_BmQN @ b_BmQN.mT).tril_()
         return cls(
             torch.mul(x_BmHQP, delta_BmHQ[..., None], out=x_BmHQP.new_empty(x_BmHQP.shape)),
@@ -124,7 +125,7 @@ class _Scan(torch.autograd.Function):
         return y_BmHQP.transpose(2, 3).contiguous(), last_BHPN
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, d_y_BmQHP: Tensor, d_last_BHPN: Tensor) -> tuple[Tensor, ...]:
         x_BmQHP, delta_BmQH, a_H, b_BmQN, c_BmQN, before_BmHPN, *rest = ctx.saved_tensors
         factors, d_y_BmHQP = _Factors(*rest), d_y_BmQHP.transpose(2, 3).contiguous()

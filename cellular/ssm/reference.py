@@ -67,7 +67,7 @@ def ssd_scan_ref(
         c_BLN,
         None if state_BHPN is None else state_BHPN.flatten(1, 2),
     )
-    return y_BLD.view_as(x_BLHP), state_BDN.unflatten(1, (heads, width))
+    return y_BLD.view_as(x_BLHP), torch.unflatten(state_BDN, 1, (heads, width))
 
 
 def state_dtype(x: Tensor) -> torch.dtype:
