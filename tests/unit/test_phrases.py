@@ -180,3 +180,11 @@ def test_quality_fractions_are_what_they_say(phrase: str, letters: float, repeat
 def test_hostile_documents_take_linear_time(text: str) -> None:
     rules = PhraseRules(units=("sentence", "clause"))
     assert sum(reject_reason(phrase, rules) is None for phrase in segment(text, rules)) <= 20_000
+
+
+def test_a_whole_record_is_one_phrase() -> None:
+    rules = PhraseRules(units=("record",))
+    assert list(segment("One. Two!\n\nThree,  four.", rules)) == ["One. Two! Three, four."]
+    assert list(segment(" \n ", rules)) == []
+    with pytest.raises(ValueError, match="record stands alone"):
+        PhraseRules(units=("record", "clause"))
