@@ -38,18 +38,22 @@ def selective_scan(
     kept, length = state_dtype(x_BLD), x_BLD.shape[1]
     if state_BDN is None:
         state_BDN = x_BLD.new_zeros(len(x_BLD), *a_DN.shape)
-    missing = -length % chunk  # positions where Δ is 0 neither enter a state nor decay it
     x_LBD, delta_LBD, b_LBN, c_LBN = (
-        F.pad(part.to(kept).transpose(0, 1), [0, 0, 0, 0, 0, missing]).contiguous()
-        for part in (x_BLD, delta_BLD, b_BLN, c_BLN)
+        _whole_blocks(part.to(kept), chunk) for part in (x_BLD, delta_BLD, b_BLN, c_BLN)
     )
     a_ND, state_BND = a_DN.to(kept).T.contiguous(), state_BDN.to(kept).mT.contiguous()
     with torch.autocast(x_BLD.device.type, enabled=False):
         y_LBD, state_BND = _Scan.apply(  # type: ignore[no-untyped-call]
             x_LBD, delta_LBD, b_LBN, c_LBN, a_ND, state_BND, chunk, compiled
         )
-    y_BLD: Tensor = y_LBD[:length].transpose(0, 1)
+    y_BLD: Tensor = (y_LBD[:length] if length % chunk else y_LBD).transpose(0, 1)
     return y_BLD.to(x_BLD.dtype), state_BND.mT
+
+
+def _whole_blocks(part_BLX: Tensor, chunk: int) -> Tensor:
+    """Positions first. Those that fill up the last block neither enter a state nor decay it: Δ is 0."""
+    part_LBX, missing = part_BLX.transpose(0, 1), -part_BLX.shape[1] % chunk
+    return F.pad(part_LBX, [0, 0, 0, 0, 0, missing]) if missing else part_LBX.contiguous()
 
 
 class _Block(NamedTuple):

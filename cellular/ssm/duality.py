@@ -46,7 +46,9 @@ def ssd_scan(
         y_BmQHP, state_BHPN = _Scan.apply(  # type: ignore[no-untyped-call]
             x_BmQHP, delta_BmQH, a_H.to(kept), b_BmQN, c_BmQN, state_BHPN.to(kept)
         )
-    y_BLHP: Tensor = y_BmQHP.flatten(1, 2)[:, :length]
+    y_BLHP: Tensor = y_BmQHP.flatten(1, 2)
+    if length % chunk:
+        y_BLHP = y_BLHP[:, :length]
     return y_BLHP.to(x_BLHP.dtype), state_BHPN
 
 
