@@ -8,7 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cellular.lattice import perceive
-from cellular.lattice.perceive import Neighbours, Padding, Perceive, View, gather_neighbours, offsets
+from cellular.lattice.perceive import (
+    Neighbours,
+    Padding,
+    Perceive,
+    View,
+    convolve,
+    gather_neighbours,
+    offsets,
+)
 
 views = pytest.mark.parametrize("view", [View(n, p) for n in (6, 26) for p in ("zeros", "replicate")])
 
@@ -17,7 +25,7 @@ def random(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
 
 
-def convolve(state_BXYZC: Tensor, weight_OP: Tensor, view: View) -> Tensor:
+def by_conv3d(state_BXYZC: Tensor, weight_OP: Tensor, view: View) -> Tensor:
     """By PyTorch's own convolution."""
     mode: Literal["constant", "replicate"] = "constant" if view.padding == "zeros" else "replicate"
     padded = F.pad(state_BXYZC.movedim(-1, 1), (1,) * 6, mode)
@@ -33,7 +41,7 @@ def test_it_equals_a_convolution_with_its_gradients(view: View, monkeypatch: pyt
     monkeypatch.setattr(perceive, "_CACHE_BYTES", 40_000)  # several parts, the last a smaller one
     layer = Perceive(4, 5, view).double()
     state_BXYZC = random(3, 4, 3, 5, 4).requires_grad_()
-    found, expected = layer(state_BXYZC), convolve(state_BXYZC, layer.weight, view)
+    found, expected = layer(state_BXYZC), by_conv3d(state_BXYZC, layer.weight, view)
     torch.testing.assert_close(found, expected)
     upstream = random(*found.shape)
     for mine, other in zip(
@@ -68,3 +76,18 @@ def test_offsets_are_the_cell_and_then_its_neighbours(neighbours: Neighbours, fu
 def test_beyond_the_border_is_what_was_stated(padding: Padding, beyond: float) -> None:
     alone = gather_neighbours(torch.ones(1, 1, 1, 1, 1), View(6, padding)).flatten()
     assert alone.tolist() == [1.0] + 6 * [beyond]
+
+
+@views
+def test_both_ways_to_compute_agree(view: View) -> None:
+    state_BXYZC, weight = random(2, 3, 4, 3, 6), random(5, view.cells * 6)
+    gathered = gather_neighbours(state_BXYZC, view).flatten(4) @ weight.t()
+    torch.testing.assert_close(convolve(state_BXYZC, weight, view), gathered)
+
+
+def test_half_precision_agrees_with_full_precision() -> None:
+    view = View(6, "zeros")
+    layer, state_BXYZC = Perceive(8, 8, view), random(2, 4, 4, 4, 8, dtype=torch.float32)
+    full = layer(state_BXYZC)
+    half = layer.bfloat16()(state_BXYZC.bfloat16())
+    torch.testing.assert_close(half.float(), full, atol=0.05, rtol=0.05)
