@@ -7,12 +7,16 @@ import pytest
 import torch
 
 from cellular.config import CorpusConfig, TeacherConfig
+from cellular.decoders.ret import create_ultra_compact_decoder
+from cellular.decoders.ret.checkpoint import Checkpoint, TeacherInfo, save_checkpoint
 from cellular.decoders.ret.vocabulary import Vocabulary
+from cellular.objectives import make_batch
 from cellular.teachers import HashTeacher
+from cellular.training.buckets import Rows
 from cellular.training.config import TrainRETConfig
 from cellular.training.ret import TextSource, make_model, make_reward, make_trainer
 from cellular.training.shards import write_shard
-from tests.unit.training.conftest import SENTENCES
+from tests.unit.training.conftest import SENTENCES, learnable
 
 
 def make_config(**settings: object) -> TrainRETConfig:
@@ -46,6 +50,26 @@ def test_rewarded_batches_hold_samples_beside_texts_and_train(shard: Path) -> No
     trainer.step(batches, 0.0)
     assert not torch.equal(before, trainer.copy.projection)
     assert source.evaluate(trainer) is not None
+
+
+def test_another_teacher_gets_a_projection_of_its_own_and_nothing_else_changes(tmp_path: Path) -> None:
+    base = create_ultra_compact_decoder(768, 1)
+    info = TeacherInfo(name="hash:768", fingerprint="hash:768", dimension=768)
+    save_checkpoint(tmp_path, Checkpoint(base.model, Vocabulary.load(), info))
+    config = make_config(base=str(tmp_path), only="projection", applications=None)
+    model = make_model(config, 384)
+    source = learnable(SENTENCES)
+    rows = Rows(24, torch.arange(2), torch.ones(2, dtype=torch.bool))
+    trainer = make_trainer(config, model)
+    before = model.projection.detach().clone()
+    trainer.step([make_batch(source, rows)], 0.0)
+    assert not torch.equal(model.projection, before)
+    unchanged = base.model.state_dict()
+    assert all(
+        torch.equal(value, unchanged[name])
+        for name, value in model.state_dict().items()
+        if name != "projection"
+    )
 
 
 def test_rewards_are_followed_in_small_steps_unless_told() -> None:
