@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 import torch
-from pydantic import Field, JsonValue, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
+from pydantic import Field, JsonValue
+from safetensors.torch import save
 
 from cellular import __version__
+from cellular.checkpoint_files import read_config, read_tensors
 from cellular.config import Settings
 from cellular.errors import CellularError
 from cellular.files import write_atomically
@@ -63,35 +62,12 @@ def load_lattice(folder: Path | str) -> LatticeCheckpoint:
         CellularError: it is not there, is damaged, or is another release's.
     """
     folder = Path(folder)
-    config = _read_config(folder / CONFIG)
+    config = read_config(folder / CONFIG, _Config, f"a lattice's of format {FORMAT}")
     with torch.random.fork_rng(devices=[]):  # a program's own random numbers stay as they are
         lattice = Lattice3D(config.lattice)
-    weights = _read_weights(folder / WEIGHTS)
+    weights = read_tensors(folder / WEIGHTS)
     expected = {name: value.shape for name, value in lattice.named_parameters()}
     if expected != {name: value.shape for name, value in weights.items()}:
         raise CellularError(f"{folder / WEIGHTS} is not of the shape in its {CONFIG}: restore both")
     lattice.load_state_dict(weights)
     return LatticeCheckpoint(lattice.eval(), config.teacher, config.training)
-
-
-def _read_config(path: Path) -> _Config:
-    try:
-        return _Config.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise CellularError(f"cannot read {path}: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise CellularError(
-            f"{path} is not a lattice's of format {FORMAT}: {where}: {first['msg']}; "
-            "use the release that wrote it, or restore it"
-        ) from error
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        return load(path.read_bytes())
-    except OSError as error:
-        raise CellularError(f"cannot read {path}: {error.strerror}") from error
-    except SafetensorError as error:
-        raise CellularError(f"{path} is damaged ({error}): take the checkpoint again") from error

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 import torch
-from pydantic import Field, JsonValue, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
+from pydantic import Field, JsonValue
+from safetensors.torch import save
 
 from cellular import __version__
+from cellular.checkpoint_files import read_config, read_tensors
 from cellular.config import Settings
 from cellular.decoders.ret.model import RET, RETConfig
 from cellular.decoders.ret.vocabulary import Vocabulary
@@ -92,14 +91,14 @@ def load_checkpoint(folder_or_name: Path | str = DEFAULT_CHECKPOINT) -> Checkpoi
         CellularError: there is none, it is damaged, or another release's.
     """
     folder = find_checkpoint(folder_or_name)
-    config = _read_config(folder)
+    config = read_config(folder / CONFIG, _Config, f"a checkpoint's of format {FORMAT}")
     vocabulary = Vocabulary.from_file(folder / VOCABULARY)
     if vocabulary.fingerprint != config.vocabulary:
         raise CellularError(f"{folder / VOCABULARY} is not the one that its {CONFIG} names: restore both")
     with torch.random.fork_rng(devices=[]):  # a program's own random numbers stay as they are
         model = RET(config.model)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    weights = unpack_weights(_read_tensors(folder / WEIGHTS), shapes, config.precision)
+    weights = unpack_weights(read_tensors(folder / WEIGHTS), shapes, config.precision)
     model.load_state_dict(weights)
     return Checkpoint(model, vocabulary, config.teacher, config.training, config.precision)
 
@@ -117,30 +116,6 @@ def find_checkpoint(folder_or_name: Path | str) -> Path:
     raise CellularError(
         f"no checkpoint {folder_or_name}: give a folder that holds {CONFIG}, or a packaged one ({packaged})"
     )
-
-
-def _read_config(folder: Path) -> _Config:
-    path = folder / CONFIG
-    try:
-        return _Config.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise CellularError(f"cannot read {path}: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise CellularError(
-            f"{path} is not a checkpoint's of format {FORMAT}: {where}: {first['msg']}; "
-            "use the release that wrote it, or restore it"
-        ) from error
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load(path.read_bytes())
-    except OSError as error:
-        raise CellularError(f"cannot read {path}: {error.strerror}") from error
-    except SafetensorError as error:
-        raise CellularError(f"{path} is damaged ({error}): take the checkpoint again") from error
 
 
 def _card(name: str, config: _Config) -> str:
