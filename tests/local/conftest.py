@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import ray
 import ray.data
 
 from cellular.config import BuildConfig
+from cellular.training.config import TrainRETConfig
 
 ROOT = Path(__file__).parents[2]
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -28,14 +30,16 @@ def cluster() -> Iterator[str]:
 
 
 @pytest.fixture
-def start_build() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start `python -m jobs.build_phrase_bank` with a configuration; none outlives the test."""
+def start_job() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start `python -m jobs.NAME` with a configuration; none outlives the test."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(config: BuildConfig, *arguments: str, address: str = "") -> subprocess.Popen[str]:
+    def start(
+        name: str, config: BuildConfig | TrainRETConfig, *arguments: str, address: str = ""
+    ) -> subprocess.Popen[str]:
         settings = config.target.with_suffix(".yaml")
         settings.write_text(config.model_dump_json())
-        command = [sys.executable, "-m", "jobs.build_phrase_bank", "--config", str(settings), *arguments]
+        command = [sys.executable, "-m", f"jobs.{name}", "--config", str(settings), *arguments]
         environment = {**os.environ, "RAY_ADDRESS": address}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         started.append(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes))
@@ -45,3 +49,9 @@ def start_build() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def start_build(start_job: Callable[..., subprocess.Popen[str]]) -> Callable[..., subprocess.Popen[str]]:
+    """Start a build of a bank; see `start_job`."""
+    return partial(start_job, "build_phrase_bank")

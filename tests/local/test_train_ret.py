@@ -4,10 +4,9 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray's own
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
-ROOT = Path(__file__).parents[2]
 STEPS = 80
 TEXTS = [
     "The cat sat on the mat.",
@@ -134,34 +132,14 @@ def test_a_killed_worker_costs_nothing_but_time(
     assert decoded(report) == decoded(uninterrupted) == TEXTS
 
 
-@pytest.fixture
-def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start `python -m jobs.train_ret` with a configuration; none outlives the test."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start_training(config: TrainRETConfig) -> subprocess.Popen[str]:
-        settings = config.target.with_suffix(".yaml")
-        settings.write_text(config.model_dump_json())
-        command = [sys.executable, "-m", "jobs.train_ret", "--config", str(settings)]
-        environment = {**os.environ, "RAY_ADDRESS": ""}  # a Ray of its own, which dies with it
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes))
-        return started[-1]
-
-    yield start_training
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
 def test_a_killed_driver_goes_on_when_its_command_is_run_again(
     tmp_path: Path,
     corpus: Path,
     uninterrupted: TrainReport,
-    start: Callable[..., subprocess.Popen[str]],
+    start_job: Callable[..., subprocess.Popen[str]],
 ) -> None:
     config = configure(tmp_path / "run", corpus)
-    process = start(config)
+    process = start_job("train_ret", config)  # with a Ray of its own, which dies with it
     wait_for_checkpoint(config.target, lambda: process.poll() is None)
     process.kill()
     process.wait()

@@ -1,6 +1,8 @@
 """A decoder small enough to be trained here, and one thread to do it in."""
 
+import os
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -10,6 +12,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from cellular.decoders.ret import RET, RETConfig, RETDecoder, TorchEngine, Vocabulary
 from cellular.types import FloatArray
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+runs_kernels = pytest.mark.skipif(
+    find_spec("triton") is None or (DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1"),
+    reason="needs Triton, and a GPU or TRITON_INTERPRET=1",
+)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,8 +1,5 @@
 """The decoding kernel writes what the model would; off the GPU, Triton's interpreter runs it if told to."""
 
-import os
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
 import torch
@@ -13,12 +10,7 @@ from cellular.decoders.ret.cuda import CudaEngine, greedy_pieces, sample_pieces
 from cellular.decoders.ret.generation import greedy
 from cellular.decoders.ret.model import RET, RETConfig
 from cellular.errors import CellularError
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-runs_kernels = pytest.mark.skipif(
-    find_spec("triton") is None or (DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1"),
-    reason="needs Triton, and a GPU or TRITON_INTERPRET=1",
-)
+from tests.unit.ret.conftest import DEVICE, runs_kernels
 
 
 @pytest.fixture

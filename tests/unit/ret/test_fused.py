@@ -1,22 +1,17 @@
 """The training kernels against the plain layer; off the GPU, Triton's interpreter runs them if told to."""
 
 import copy
-import os
 from collections.abc import Callable
-from importlib.util import find_spec
 
 import pytest
 import torch
 from torch import Tensor
 
 from cellular.decoders.ret.model import RET, RETConfig
+from tests.unit.ret.conftest import DEVICE, runs_kernels
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32
-pytestmark = pytest.mark.skipif(
-    find_spec("triton") is None or (DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1"),
-    reason="needs Triton, and a GPU or TRITON_INTERPRET=1",
-)
+pytestmark = runs_kernels
 
 
 @pytest.fixture
