@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from actors.decoding import Alternative, RETOptions, RETResult
+from cellular.checkpoint_files import find_checkpoint
 from cellular.decoders import ret
-from cellular.decoders.ret.checkpoint import WEIGHTS, find_checkpoint
+from cellular.decoders.ret.checkpoint import WEIGHTS
 from cellular.decoders.ret.weights import Precision
 from cellular.files import sha256_file
 from cellular.types import FloatArray

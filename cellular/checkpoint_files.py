@@ -13,6 +13,29 @@ from cellular.errors import CellularError
 
 Config = TypeVar("Config", bound=Settings)
 
+CONFIG = "config.json"
+_PACKAGED = Path(__file__).parent / "checkpoints"
+
+
+def find_checkpoint(folder_or_name: Path | str) -> Path:
+    """The folder of a checkpoint.
+
+    Raises:
+        CellularError: neither the package nor the file system has it.
+    """
+    for folder in (_PACKAGED / folder_or_name, Path(folder_or_name)):
+        if (folder / CONFIG).is_file():
+            return folder
+    packaged = ", ".join(packaged_checkpoints()) or "none"
+    raise CellularError(
+        f"no checkpoint {folder_or_name}: give a folder that holds {CONFIG}, or a packaged one ({packaged})"
+    )
+
+
+def packaged_checkpoints() -> list[str]:
+    """The names of those that come with the package."""
+    return sorted(path.parent.name for path in _PACKAGED.glob(f"*/{CONFIG}"))
+
 
 def read_config(path: Path, config: type[Config], what: str) -> Config:
     """The settings in a file.

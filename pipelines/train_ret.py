@@ -12,8 +12,9 @@ import ray
 import ray.data
 from safetensors.torch import load_file
 
+from cellular.checkpoint_files import find_checkpoint
 from cellular.config import Settings
-from cellular.decoders.ret.checkpoint import Checkpoint, TeacherInfo, find_checkpoint, load_checkpoint
+from cellular.decoders.ret.checkpoint import Checkpoint, TeacherInfo, load_checkpoint
 from cellular.decoders.ret.checkpoint import save_checkpoint as export
 from cellular.decoders.ret.model import RET, RETConfig
 from cellular.decoders.ret.vocabulary import Vocabulary

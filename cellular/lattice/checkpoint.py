@@ -14,7 +14,7 @@ from pydantic import Field, JsonValue
 from safetensors.torch import save
 
 from cellular import __version__
-from cellular.checkpoint_files import read_config, read_tensors
+from cellular.checkpoint_files import CONFIG, find_checkpoint, read_config, read_tensors
 from cellular.config import Settings
 from cellular.errors import CellularError
 from cellular.files import write_atomically
@@ -22,7 +22,7 @@ from cellular.lattice.config import LatticeConfig
 from cellular.lattice.lattice import Lattice3D
 
 FORMAT: Final = 1
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS = "model.safetensors"
 
 
 class _Config(Settings):
@@ -55,13 +55,15 @@ def save_lattice(folder: Path | str, checkpoint: LatticeCheckpoint) -> None:
     write_atomically(folder / CONFIG, f"{config.model_dump_json(indent=2)}\n".encode())
 
 
-def load_lattice(folder: Path | str) -> LatticeCheckpoint:
-    """Read a folder that `save_lattice` wrote; the lattice is on the processor and set to evaluate.
+def load_lattice(folder_or_name: Path | str) -> LatticeCheckpoint:
+    """Read a lattice that comes with the package, by name, or one in a folder that `save_lattice` wrote.
+
+    It is on the processor and set to evaluate.
 
     Raises:
-        CellularError: it is not there, is damaged, or is another release's.
+        CellularError: there is none, it is damaged, or another release's.
     """
-    folder = Path(folder)
+    folder = find_checkpoint(folder_or_name)
     config = read_config(folder / CONFIG, _Config, f"a lattice's of format {FORMAT}")
     with torch.random.fork_rng(devices=[]):  # a program's own random numbers stay as they are
         lattice = Lattice3D(config.lattice)

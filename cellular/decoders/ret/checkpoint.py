@@ -16,7 +16,7 @@ from pydantic import Field, JsonValue
 from safetensors.torch import save
 
 from cellular import __version__
-from cellular.checkpoint_files import read_config, read_tensors
+from cellular.checkpoint_files import CONFIG, find_checkpoint, read_config, read_tensors
 from cellular.config import Settings
 from cellular.decoders.ret.model import RET, RETConfig
 from cellular.decoders.ret.vocabulary import Vocabulary
@@ -26,8 +26,7 @@ from cellular.files import write_atomically
 
 FORMAT: Final = 1
 DEFAULT_CHECKPOINT = "ret-all-MiniLM-L6-v2"
-WEIGHTS, CONFIG, VOCABULARY, CARD = "model.safetensors", "config.json", "vocabulary.json", "README.md"
-_PACKAGED = Path(__file__).parents[2] / "checkpoints"
+WEIGHTS, VOCABULARY, CARD = "model.safetensors", "vocabulary.json", "README.md"
 
 
 class TeacherInfo(Settings):
@@ -101,21 +100,6 @@ def load_checkpoint(folder_or_name: Path | str = DEFAULT_CHECKPOINT) -> Checkpoi
     weights = unpack_weights(read_tensors(folder / WEIGHTS), shapes, config.precision)
     model.load_state_dict(weights)
     return Checkpoint(model, vocabulary, config.teacher, config.training, config.precision)
-
-
-def find_checkpoint(folder_or_name: Path | str) -> Path:
-    """The folder of a checkpoint.
-
-    Raises:
-        CellularError: neither the package nor the file system has it.
-    """
-    for folder in (_PACKAGED / folder_or_name, Path(folder_or_name)):
-        if (folder / CONFIG).is_file():
-            return folder
-    packaged = ", ".join(sorted(path.parent.name for path in _PACKAGED.glob(f"*/{CONFIG}"))) or "none"
-    raise CellularError(
-        f"no checkpoint {folder_or_name}: give a folder that holds {CONFIG}, or a packaged one ({packaged})"
-    )
 
 
 def _card(name: str, config: _Config) -> str:
