@@ -1,0 +1,60 @@
+"""The lattice as a worker: one checkpoint, embeddings to embeddings."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellular.checkpoint_files import find_checkpoint
+from cellular.files import sha256_file
+from cellular.lattice import load_lattice
+from cellular.lattice.checkpoint import WEIGHTS
+from cellular.lattice.inference import process
+from cellular.types import FloatArray
+
+
+class Lattice:
+    """Holds one lattice.
+
+    Args:
+        checkpoint: name or folder.
+
+    Raises:
+        CellularError: the checkpoint is missing or damaged.
+    """
+
+    def __init__(self, checkpoint: Path | str) -> None:
+        self.folder = find_checkpoint(checkpoint)
+        self.checkpoint = load_lattice(self.folder)
+        self.process(np.eye(1, self.dimension, dtype=np.float32))  # no request waits for a first pass
+
+    @property
+    def dimension(self) -> int:
+        """E of the embeddings."""
+        return self.checkpoint.lattice.config.embedding_dimension
+
+    def process(self, embeddings: FloatArray, earlier: Sequence[FloatArray] | None = None) -> FloatArray:
+        """What the lattice makes of (N, E) float32 embeddings: (N, E) float32 of unit length.
+
+        Args:
+            embeddings: of the lattice's teacher.
+            earlier: for each of the N rows the (turns, E) embeddings before it in its dialogue, oldest first.
+
+        Raises:
+            ValueError: bad embeddings, or turns for a lattice that was made for single embeddings.
+        """
+        return process(self.checkpoint.lattice, embeddings, earlier)
+
+    def describe(self) -> dict[str, Any]:
+        """What this worker answers from."""
+        return {
+            "teacher": {"fingerprint": self.checkpoint.teacher},
+            "lattice": {
+                "name": self.folder.name,
+                "fingerprint": sha256_file(self.folder / WEIGHTS)[:16],
+                "dimension": self.dimension,
+                "steps": self.checkpoint.lattice.config.steps,
+                "teacher": self.checkpoint.teacher,
+            },
+        }
