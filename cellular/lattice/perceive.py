@@ -95,10 +95,12 @@ class Perceive(nn.Module):
 def convolve(state_BXYZC: Tensor, weight: Tensor, view: View) -> Tensor:
     """`Perceive` by PyTorch's convolution, the weights (O, K C) laid out as (O, C, 3, 3, 3)."""
     outputs, channels = len(weight), state_BXYZC.shape[-1]
-    places = [9 * dx + 3 * dy + dz + 13 for dx, dy, dz in offsets(view.neighbours)]
-    taps = weight.new_zeros(outputs, 27, channels).index_copy(
-        1, torch.tensor(places, device=weight.device), weight.view(outputs, view.cells, channels)
+    seen = dict(
+        zip(offsets(view.neighbours), weight.view(outputs, view.cells, channels).unbind(1), strict=True)
     )
+    beyond = weight.new_zeros(outputs, channels)
+    # No tensor of indices: one that comes from main memory would not go into a CUDA graph.
+    taps = torch.stack([seen.get(step, beyond) for step in product((-1, 0, 1), repeat=3)], 1)
     kernel = taps.view(outputs, 3, 3, 3, channels).movedim(-1, 1)
     state_BCXYZ = state_BXYZC.movedim(-1, 1)
     if view.padding == "replicate":
