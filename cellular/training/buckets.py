@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 WIDTHS = (16, 24, 32, 40, 56, 72, 96)  # pieces of a text, its END included
+
+
+class Measured(Protocol):
+    """What can be grouped by length."""
+
+    @property
+    def lengths(self) -> Tensor:
+        """(N,) int64, on the device that rows are wanted on: pieces of each, without END."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +94,10 @@ class Buckets:
         rank: this worker's number, so that workers differ.
     """
 
-    def __init__(self, texts: Texts, tokens: int, seed: int, rank: int = 0) -> None:
+    def __init__(self, texts: Measured, tokens: int, seed: int, rank: int = 0) -> None:
         self._seed = (seed, rank)
-        self._device = texts.starts.device
-        lengths = texts.lengths.cpu() + 1
+        lengths = texts.lengths
+        self._device, lengths = lengths.device, lengths.cpu() + 1
         edges = [0, *WIDTHS[:-1], 1 << 62]
         inside = [torch.nonzero((lengths > low) & (lengths <= high))[:, 0] for low, high in pairwise(edges)]
         self._members = dict(zip(WIDTHS, inside, strict=True))
