@@ -21,7 +21,7 @@ from cellular.decoders.ret.cuda import greedy_pieces, sample_pieces
 from cellular.decoders.ret.generation import TorchEngine
 from cellular.decoders.ret.model import RET
 from cellular.objectives import Batch
-from cellular.training.config import LoopConfig, ScheduleConfig, TrainingDataConfig, TrainRETConfig
+from cellular.training.config import RETLoopConfig, ScheduleConfig, TrainingDataConfig, TrainRETConfig
 from cellular.training.ret import flops_per_position, make_trainer
 
 PEAK = 990e12
@@ -61,7 +61,7 @@ def training(tokens: int, width: int) -> list[str]:
     """Rows of the first table."""
     lines, anchor = [], 0.0
     for name, (compiled, fused, graphs) in STEPS.items():
-        loop = LoopConfig(compile=compiled, fused=fused, graphs=graphs)
+        loop = RETLoopConfig(compile=compiled, fused=fused, graphs=graphs)
         model = RET().cuda()
         trainer = make_trainer(_config(loop), model)
         batch = random_batch(tokens // width, width)
@@ -76,7 +76,7 @@ def training(tokens: int, width: int) -> list[str]:
     return lines
 
 
-def _config(loop: LoopConfig) -> TrainRETConfig:
+def _config(loop: RETLoopConfig) -> TrainRETConfig:
     data = TrainingDataConfig(corpus=CorpusConfig(inputs=("-",)))
     return TrainRETConfig(target=Path("-"), data=data, schedule=ScheduleConfig(seconds=60.0), loop=loop)
 

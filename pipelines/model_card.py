@@ -1,16 +1,17 @@
-"""The page that goes with a trained decoder."""
+"""The page that goes with what was trained."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from cellular.decoders.ret.checkpoint import Checkpoint
 from cellular.training.config import TrainRETConfig
+from pipelines.training_log import SPEED
 
 POINTS = 20  # of the curve
-COLUMNS = ("step", "seconds", "loss", "held_out_loss", "tokens_per_second", "mfu")
+COLUMNS = ("step", "seconds", "loss", "held_out_loss", SPEED, "mfu")
 
 
-def model_card(config: TrainRETConfig, checkpoint: Checkpoint, curve: Sequence[dict[str, Any]]) -> str:
+def ret_card(config: TrainRETConfig, checkpoint: Checkpoint, curve: Sequence[dict[str, Any]]) -> str:
     """Markdown: what it reads, what it was trained on and how, its curve and its figures."""
     teacher, shape, facts = checkpoint.teacher, checkpoint.model.config, checkpoint.training
     sources = ", ".join(source.rpartition("/")[2] for source in config.data.corpus.inputs)
@@ -23,7 +24,7 @@ def model_card(config: TrainRETConfig, checkpoint: Checkpoint, curve: Sequence[d
 | teacher | {teacher.name}, {teacher.dimension} numbers, `{teacher.fingerprint}` |
 | applications of the layer | {shape.applications} |
 | weights stored as | {checkpoint.precision} |
-| training data | {facts["texts"]:,} unique texts of {config.data.min_characters} to \
+| training data | {facts["examples"]:,} unique texts of {config.data.min_characters} to \
 {config.data.max_characters} characters from {sources} |
 | steps, seconds | {facts["steps"]:,}, {facts["seconds"]:,.0f} |
 | command | `{facts.get("command", "")}` |
@@ -32,7 +33,7 @@ def model_card(config: TrainRETConfig, checkpoint: Checkpoint, curve: Sequence[d
 ## Curve
 Losses in nats a piece; `held_out_loss` is the averaged weights' on texts that are not trained on.
 
-{_table(curve)}
+{curve_table(curve)}
 
 ## Settings
 ```json
@@ -41,12 +42,21 @@ Losses in nats a piece; `held_out_loss` is the averaged weights' on texts that a
 """
 
 
-def _table(curve: Sequence[dict[str, Any]]) -> str:
+def curve_table(curve: Sequence[dict[str, Any]]) -> str:
+    """Some points of a curve as a table in Markdown, the last among them."""
     spacing = max(1, -(-len(curve) // POINTS))
     chosen = [*curve[::-1][::spacing][::-1]]
-    rows = [" | ".join(_cell(metrics.get(name)) for name in COLUMNS) for metrics in chosen]
-    header = [" | ".join(COLUMNS), " | ".join("---:" for _ in COLUMNS)]
+    names = [name for column in COLUMNS for name in _names(column, curve)]
+    rows = [" | ".join(_cell(metrics.get(name)) for name in names) for metrics in chosen]
+    header = [" | ".join(names), " | ".join("---:" for _ in names)]
     return "\n".join(f"| {row} |" for row in (*header, *rows))
+
+
+def _names(column: str, curve: Sequence[dict[str, Any]]) -> list[str]:
+    """The metric of a column; a speed has the name of its unit."""
+    if column != SPEED:
+        return [column]
+    return sorted({name for metrics in curve for name in metrics if name.endswith(SPEED)})
 
 
 def _cell(value: float | None) -> str:

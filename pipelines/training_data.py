@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -104,19 +105,20 @@ def read_training_data(folder: Path) -> TrainingData:
         raise CellularError(f"{path} is from another release: prepare the data again") from None
 
 
-def read_shards(paths: Sequence[Path]) -> ray.data.Dataset:
-    """What a training reads: a dataset of pieces and embeddings, a shard a block.
+def read_shards(paths: Sequence[Path], columns: Sequence[str]) -> ray.data.Dataset:
+    """What a training reads: a dataset of some columns of Parquet files, a file a block.
 
     `ray.data.read_parquet` lists files by a task of a whole CPU, which workers that take what there is may
     not leave: it would wait for them, and they for it.
     """
     rows = [{"path": str(path)} for path in paths]
     shards = ray.data.from_items(rows, override_num_blocks=len(rows))
-    return shards.map_batches(_read_shard, batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS)
+    read = partial(_read_shard, columns=list(columns))
+    return shards.map_batches(read, batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS)
 
 
-def _read_shard(row: pa.Table) -> pa.Table:
-    return pq.read_table(row["path"][0].as_py(), columns=["pieces", "embedding"])
+def _read_shard(row: pa.Table, columns: list[str]) -> pa.Table:
+    return pq.read_table(row["path"][0].as_py(), columns=columns)
 
 
 def _build_config(config: TrainingDataConfig, folder: Path, resources: ResourceConfig) -> BuildConfig:

@@ -13,6 +13,7 @@ from ray.train import Checkpoint, UserCallback
 from ray.util.metrics import Gauge
 
 METRICS = "metrics.jsonl"
+SPEED = "_per_second"  # after the unit: tokens, embeddings
 POLL_SECONDS = 0.5
 Metrics = dict[str, Any]
 
@@ -143,8 +144,9 @@ def describe(metrics: Metrics) -> str:
         parts.append(f"loss {metrics['loss']:.4f}")
     if "held_out_loss" in metrics:
         parts.append(f"held out {metrics['held_out_loss']:.4f}")
-    if "tokens_per_second" in metrics:
-        parts.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
+    for name in metrics:
+        if name.endswith(SPEED):
+            parts.append(f"{metrics[name]:,.0f} {name.removesuffix(SPEED)}/s")
     if "mfu" in metrics:
         parts.append(f"MFU {metrics['mfu']:.1%}")
     return "  ".join([*parts, f"{metrics['seconds']:,.0f} s"])

@@ -14,12 +14,20 @@ from cellular.training.config import LoopConfig, ScheduleConfig
 from cellular.training.schedule import progress, rate_factor
 from cellular.training.state import load_state, save_state
 from cellular.training.trainer import Trainer
+from pipelines.training_log import SPEED
 
 PEAK_FLOPS = {"H200": 990e12, "H100": 990e12, "A100": 312e12, "L40S": 362e12}  # dense bf16, a second
 
 
 class Source(Protocol):
     """Where batches come from."""
+
+    @property
+    def unit(self) -> str:
+        """What positions are, for people: "tokens"."""
+
+    def warm_up(self, trainer: Trainer) -> None:
+        """Let everything compile that training will need, without learning."""
 
     def draw(self, step: int) -> tuple[Sequence[Any], int]:
         """This worker's batches of one optimiser step, and the positions in them."""
@@ -100,15 +108,15 @@ class Loop:
     def _begin(self) -> None:
         self._clock = self._logged = self._saved = time.monotonic()
         self._base = self._seconds
-        self._tokens = 0
+        self._positions = 0
         self._total = torch.zeros((), dtype=torch.float64, device=self._device)
         self._steps = 0
 
     def _step(self) -> None:
-        batches, tokens = self._source.draw(self._trainer.steps)
+        batches, positions = self._source.draw(self._trainer.steps)
         self._total += self._trainer.step(batches, self.done)
         self._steps += 1
-        self._tokens += tokens * self._world
+        self._positions += positions * self._world
 
     def _due(self) -> bool:
         """Whether all workers meet after this step."""
@@ -151,7 +159,7 @@ class Loop:
         if loss != loss:
             raise RuntimeError("the loss is not a number: lower the learning rates")
         now = time.monotonic()
-        rate = self._tokens / (now - self._logged)
+        rate = self._positions / (now - self._logged)
         peak = _peak_flops(self._device)
         metrics = {
             "step": self._trainer.steps,
@@ -159,11 +167,11 @@ class Loop:
             "seconds": self._seconds,
             "loss": loss,
             "rate_factor": rate_factor(self._schedule, self._trainer.steps, self.done),
-            "tokens_per_second": rate,
+            self._source.unit + SPEED: rate,
             "mfu": rate * self._flops / (peak * self._world) if peak else None,
             "workers": self._world,
         }
-        self._logged, self._tokens, self._steps = now, 0, 0
+        self._logged, self._positions, self._steps = now, 0, 0
         self._total.zero_()
         return metrics
 

@@ -48,10 +48,8 @@ class ScheduleConfig(Settings):
 
 
 class LoopConfig(Settings):
-    """Batches, and what is done every so often."""
+    """What is done every so often, and how the work is issued."""
 
-    batch_tokens: PositiveInt = Field(131_072, description="positions in one optimiser step, all workers")
-    pass_tokens: PositiveInt = Field(131_072, description="positions in one pass of a worker")
     resident_bytes: PositiveInt = Field(8 << 30, description="training data kept on a worker's device")
     tick_steps: PositiveInt = Field(20, description="steps between looks at the clock")
     log_seconds: float = Field(5.0, ge=0, description="between two lines of progress")
@@ -59,9 +57,21 @@ class LoopConfig(Settings):
     checkpoint_steps: PositiveInt | None = Field(None, description="checkpoints by steps instead")
     keep_checkpoints: PositiveInt = 2
     compile: bool | None = Field(None, description="torch.compile; None: on a GPU")
-    fused: bool | None = Field(None, description="the layer by Triton; None: on a GPU from Hopper on")
     graphs: bool | None = Field(None, description="CUDA graphs; None: on a GPU")
     seed: int = 0
+
+
+class TextLoopConfig(LoopConfig):
+    """The same where batches are texts: their size is counted in positions, padding included."""
+
+    batch_tokens: PositiveInt = Field(131_072, description="positions in one optimiser step, all workers")
+    pass_tokens: PositiveInt = Field(131_072, description="positions in one pass of a worker")
+
+
+class RETLoopConfig(TextLoopConfig):
+    """The same with RET's own kernels."""
+
+    fused: bool | None = Field(None, description="the layer by Triton; None: on a GPU from Hopper on")
 
 
 class WorkersConfig(Settings):
@@ -81,6 +91,18 @@ class WorkersConfig(Settings):
         return self
 
 
+class TrainingConfig(Settings):
+    """What every training is asked for, whatever it trains."""
+
+    target: Path = Field(description="folder of the run, on a file system that every node sees")
+    data_folder: Path | None = Field(None, description="prepared data, to be shared; None: TARGET/data")
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig
+    loop: LoopConfig = LoopConfig()
+    workers: WorkersConfig = WorkersConfig()
+    embedding: ResourceConfig = ResourceConfig()
+
+
 class VariationConfig(Settings):
     """What is done to the inputs while training, and never to the targets."""
 
@@ -98,12 +120,10 @@ class RewardConfig(Settings):
     length_rate: float = Field(0.02, ge=0, description="how fast the price of a text's length is mended")
 
 
-class TrainRETConfig(Settings):
+class TrainRETConfig(TrainingConfig):
     """One training of a RET decoder."""
 
-    target: Path = Field(description="folder of the run, on a file system that every node sees")
     data: TrainingDataConfig
-    data_folder: Path | None = Field(None, description="prepared data, to be shared; None: TARGET/data")
     base: str | None = Field(None, description="checkpoint to start from: a name or a folder")
     only: Literal["projection"] | None = Field(None, description="train it alone, for another teacher")
     applications: PositiveInt | None = Field(None, description="of the layer; None: as the base, or 8")
@@ -111,11 +131,7 @@ class TrainRETConfig(Settings):
     sparsity: Share = Field(0.0, description="share of the weights that is pruned")
     variation: VariationConfig = VariationConfig()
     reward: RewardConfig | None = Field(None, description="None: likelihood alone")
-    optimizer: OptimizerConfig = OptimizerConfig()
-    schedule: ScheduleConfig
-    loop: LoopConfig = LoopConfig()
-    workers: WorkersConfig = WorkersConfig()
-    embedding: ResourceConfig = ResourceConfig()
+    loop: RETLoopConfig = RETLoopConfig()
 
     @model_validator(mode="before")
     @classmethod

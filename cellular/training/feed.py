@@ -2,30 +2,48 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Generic, Protocol, TypeVar
 
 import pyarrow as pa
 
-from cellular.training.buckets import Texts, join_texts, texts_of
+
+class Block(Protocol):
+    """Rows of training data in memory."""
+
+    @property
+    def bytes(self) -> int:
+        """What they occupy."""
 
 
-class Feed:
-    """Blocks of texts, at most two of which are held at a time.
+B = TypeVar("B", bound=Block)
+
+
+class Feed(Generic[B]):
+    """Blocks of training data, at most two of which are held at a time.
 
     A worker never waits: while the next block is not there, it goes on with the one it has. That also keeps
     workers from waiting for each other, since a pass over a split dataset begins when all have ended theirs.
 
     Args:
         epoch: starts one pass over this worker's share of the data.
-        budget: bytes of texts held. A share that fits is read once.
+        budget: bytes held. A share that fits is read once.
+        read: the rows of a table.
+        join: several lots of rows as one.
 
     Raises:
         ValueError: the share is empty.
     """
 
-    def __init__(self, epoch: Callable[[], Iterable[pa.Table]], budget: int) -> None:
-        self._epoch, self._bytes = epoch, budget // 2
-        self._queue: queue.Queue[Texts] = queue.Queue(maxsize=1)
+    def __init__(
+        self,
+        epoch: Callable[[], Iterable[pa.Table]],
+        budget: int,
+        read: Callable[[pa.Table], B],
+        join: Callable[[Sequence[B]], B],
+    ) -> None:
+        self._epoch, self._bytes, self._read, self._join = epoch, budget // 2, read, join
+        self._queue: queue.Queue[B] = queue.Queue(maxsize=1)
         blocks = self._blocks()
         first, second = next(blocks, None), next(blocks, None)
         if first is None:
@@ -35,24 +53,24 @@ class Feed:
             arguments = (second, blocks)
             threading.Thread(target=self._read_on, args=arguments, daemon=True).start()
 
-    def next(self) -> Texts | None:
+    def next(self) -> B | None:
         """The next block, None if it is not there yet, or the first is all there is."""
         try:
             return self._queue.get_nowait()
         except queue.Empty:
             return None
 
-    def _blocks(self) -> Iterator[Texts]:
-        parts: list[Texts] = []
+    def _blocks(self) -> Iterator[B]:
+        parts: list[B] = []
         for table in self._epoch():
-            parts.append(texts_of(table))
+            parts.append(self._read(table))
             if sum(part.bytes for part in parts) > self._bytes:
-                yield join_texts(parts)
+                yield self._join(parts)
                 parts = []
         if parts:
-            yield join_texts(parts)
+            yield self._join(parts)
 
-    def _read_on(self, block: Texts, blocks: Iterator[Texts]) -> None:
+    def _read_on(self, block: B, blocks: Iterator[B]) -> None:
         self._queue.put(block)
         while True:
             for block in blocks:

@@ -17,8 +17,8 @@ from cellular.decoders.ret.vocabulary import Vocabulary
 from cellular.decoders.ret.weights import BITS, MATRICES, matrices
 from cellular.objectives import Batch, LikelihoodLoss, Objective, make_batch
 from cellular.teachers import load_teacher
-from cellular.training.buckets import WIDTHS, Buckets, Rows, Texts, choose_width
-from cellular.training.config import LoopConfig, TrainRETConfig, VariationConfig
+from cellular.training.buckets import WIDTHS, Buckets, Rows, Texts, choose_width, join_texts, texts_of
+from cellular.training.config import TextLoopConfig, TrainRETConfig, VariationConfig
 from cellular.training.feed import Feed
 from cellular.training.graphs import WARM_CALLS
 from cellular.training.trainer import Trainer
@@ -106,11 +106,13 @@ class TextSource:
     All workers draw the same width for a step, so that none waits for another.
     """
 
+    unit = "tokens"
+
     def __init__(
         self,
         train: Callable[[], Iterable[pa.Table]],
         held_out: Callable[[], Iterable[pa.Table]],
-        config: LoopConfig,
+        config: TextLoopConfig,
         variation: VariationConfig,
         device: torch.device,
         reward: RewardedTexts | None = None,
@@ -121,7 +123,7 @@ class TextSource:
         )
         self._passes = -(-config.batch_tokens // (self._world * config.pass_tokens))
         self._tokens = config.batch_tokens // (self._world * self._passes * (reward.rows if reward else 1))
-        self._feed = Feed(train, config.resident_bytes)
+        self._feed = Feed(train, config.resident_bytes, texts_of, join_texts)
         self._use(self._feed.first)
         self._held_out = self._whole(held_out)
         self._weights = self._agree()
@@ -132,7 +134,7 @@ class TextSource:
 
     def _whole(self, epoch: Callable[[], Iterable[pa.Table]]) -> Texts | None:
         try:
-            return Feed(epoch, 1 << 62).first.to(self._device)
+            return Feed(epoch, 1 << 62, texts_of, join_texts).first.to(self._device)
         except ValueError:
             return None
 

@@ -12,7 +12,7 @@ import ray
 import ray.data
 
 from cellular.config import BuildConfig
-from cellular.training.config import TrainRETConfig
+from cellular.training.config import TrainingConfig
 
 ROOT = Path(__file__).parents[2]
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -35,7 +35,7 @@ def start_job() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
     def start(
-        name: str, config: BuildConfig | TrainRETConfig, *arguments: str, address: str = ""
+        name: str, config: BuildConfig | TrainingConfig, *arguments: str, address: str = ""
     ) -> subprocess.Popen[str]:
         settings = config.target.with_suffix(".yaml")
         settings.write_text(config.model_dump_json())

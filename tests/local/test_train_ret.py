@@ -18,16 +18,17 @@ from cellular.decoders.ret import RETDecoder
 from cellular.errors import CellularError
 from cellular.teachers import HashTeacher
 from cellular.training.config import (
-    LoopConfig,
     OptimizerConfig,
+    RETLoopConfig,
     ScheduleConfig,
     TrainingDataConfig,
     TrainRETConfig,
     WorkersConfig,
 )
 from pipelines.progress import silent
-from pipelines.train_ret import TrainReport, run
+from pipelines.train_ret import run
 from pipelines.training_log import read_metrics
+from pipelines.training_run import TrainReport
 
 pytestmark = [
     pytest.mark.usefixtures("cluster"),
@@ -78,7 +79,7 @@ def configure(target: Path, corpus: Path, **settings: Any) -> TrainRETConfig:
         "applications": 2,
         "schedule": ScheduleConfig(steps=STEPS),
         "optimizer": OptimizerConfig(average_steps=10),
-        "loop": LoopConfig(batch_tokens=256, tick_steps=5, log_seconds=1000, checkpoint_steps=20),
+        "loop": RETLoopConfig(batch_tokens=256, tick_steps=5, log_seconds=1000, checkpoint_steps=20),
         "workers": WorkersConfig(workers=2, gpu=False),
         "embedding": ResourceConfig(embedder_cpus=0.5),
     }

@@ -8,7 +8,7 @@ from cellular.decoders.ret.checkpoint import Checkpoint, TeacherInfo
 from cellular.decoders.ret.model import RET, RETConfig
 from cellular.decoders.ret.vocabulary import Vocabulary
 from cellular.training.config import ScheduleConfig, TrainingDataConfig, TrainRETConfig
-from pipelines.model_card import model_card
+from pipelines.model_card import ret_card
 from pipelines.training_log import MetricsFile, TensorBoardLog, describe, read_metrics
 
 METRICS = {"step": 1200, "progress": 0.5, "seconds": 61.2, "loss": 1.5, "tokens_per_second": 4e6}
@@ -44,7 +44,7 @@ def test_a_card_names_the_data_the_command_the_commit_and_the_curve() -> None:
     data = TrainingDataConfig(corpus=CorpusConfig(inputs=("/somewhere/captions.parquet",)))
     config = TrainRETConfig(target=Path("target"), data=data, schedule=ScheduleConfig(seconds=60))
     facts = {
-        "texts": 1234,
+        "examples": 1234,
         "steps": 5000,
         "seconds": 60.0,
         "command": "cellular ret train x",
@@ -52,7 +52,7 @@ def test_a_card_names_the_data_the_command_the_commit_and_the_curve() -> None:
     }
     teacher = TeacherInfo(name="hash:384", fingerprint="hash:0180", dimension=384)
     checkpoint = Checkpoint(RET(RETConfig()), Vocabulary.load(), teacher, facts)
-    card = model_card(config, checkpoint, [METRICS | {"step": step} for step in range(1, 101)])
+    card = ret_card(config, checkpoint, [METRICS | {"step": step} for step in range(1, 101)])
     for word in (
         "722,944",
         "hash:0180",

@@ -3,7 +3,7 @@
 import pytest
 from ray import cloudpickle
 
-from pipelines.ret_worker import _sendable
+from pipelines.training_worker import _sendable
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own
 

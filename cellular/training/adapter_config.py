@@ -1,0 +1,39 @@
+"""Validated settings of an adapter's training."""
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from cellular.adapter.config import StrategyName
+from cellular.config import Settings, TeacherConfig
+from cellular.training.config import (
+    LoopConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainingConfig,
+    TrainingDataConfig,
+)
+
+
+class ContrastConfig(Settings):
+    """How much an adapter is to tell texts apart, beside meeting their embeddings."""
+
+    weight: float = Field(0.1, ge=0, description="of InfoNCE among a batch, beside 1 - cosine")
+    temperature: PositiveFloat = Field(0.05, description="of its scores")
+
+
+class PairLoopConfig(LoopConfig):
+    """The loop where batches are pairs of embeddings."""
+
+    batch_pairs: PositiveInt = Field(1024, description="pairs in one optimiser step, all workers")
+
+
+class TrainAdapterConfig(TrainingConfig):
+    """One training of an adapter. `data.teacher` is the target's: its embeddings are what the source's become."""
+
+    data: TrainingDataConfig
+    source: TeacherConfig = TeacherConfig(name="lsa")
+    strategy: StrategyName = "autoencoder"
+    width: PositiveInt = Field(256, description="of a level, the anchors, or the code; unused by linear")
+    contrast: ContrastConfig = ContrastConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(rate=1e-3, average_steps=100)
+    schedule: ScheduleConfig = ScheduleConfig(steps=2_000)
+    loop: PairLoopConfig = PairLoopConfig()

@@ -1,0 +1,160 @@
+"""Pairs of texts to learn from: which texts of a table belong together, their files, and how a worker holds them.
+
+Shapes: N pairs, B pairs of a batch, S pieces of the source with END, L pieces of the target with END.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cellular.decoders.ret.vocabulary import END, PieceArray
+from cellular.objectives import drop_pieces
+from cellular.training.buckets import Rows
+from cellular.training.text_to_text_config import TaskConfig
+
+COLUMNS = ("source", "target", "task")
+OTHERS = 4  # of its group that a text is paired with, where they have no order
+
+Indices = NDArray[np.int64]
+
+
+class PairBatch(NamedTuple):
+    """Sources to read and targets to write. END pads them."""
+
+    sources_BS: Tensor  # int64
+    tasks_B: Tensor  # int64
+    inputs_BL: Tensor  # int64, (B, L - 1): pieces of the target that are read
+    targets_BL: Tensor  # int64: pieces that are to follow
+    mask_BL: Tensor  # float32: 1 for every piece and the END behind the last, then 0
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Texts one after the other.
+
+    Args:
+        data: (pieces of all texts,) uint8, without END.
+        starts: (N + 1,) int64, where each begins and the last ends.
+    """
+
+    data: Tensor
+    starts: Tensor
+
+    @staticmethod
+    def of(columns: Sequence[pa.Array]) -> "Pieces":
+        """Those of binary columns, one below the other."""
+        column = pa.concat_arrays(columns).cast(pa.large_binary())
+        starts = np.frombuffer(column.buffers()[1], np.int64)[column.offset : column.offset + len(column) + 1]
+        data = np.frombuffer(column.buffers()[2], np.uint8)[starts[0] : starts[-1]]
+        return Pieces(torch.from_numpy(data.copy()), torch.from_numpy(starts - starts[0]))
+
+    def gather(self, rows_B: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """(B, width) int64 pieces, cut or padded by END, and (B, width) bool: each text's and its END."""
+        numbers_L = torch.arange(width, device=self.starts.device)
+        starts_B1, lengths_B1 = self.starts[rows_B, None], self.starts.diff()[rows_B, None]
+        where_BL = (starts_B1 + numbers_L).clamp(max=max(len(self.data) - 1, 0))
+        pieces_BL = torch.where(numbers_L < lengths_B1, self.data[where_BL].long(), END)
+        return pieces_BL, numbers_L <= lengths_B1
+
+    def to(self, device: torch.device) -> "Pieces":
+        """The same on a device."""
+        return Pieces(self.data.to(device), self.starts.to(device))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """N pairs. A pair counts as often as its numbers are repeated."""
+
+    sources: Pieces
+    targets: Pieces
+    tasks_N: Tensor
+    numbers_N: Tensor
+
+    @staticmethod
+    def of(tables: Iterable[pa.Table], weights: Sequence[int]) -> "Pairs":
+        """Those of tables with COLUMNS, each as often as its task's weight says."""
+        table = pa.concat_tables(tables)
+        sources, targets = (Pieces.of(table[name].chunks) for name in COLUMNS[:2])
+        tasks_N = torch.from_numpy(table["task"].to_numpy().astype(np.int64))
+        numbers_N = torch.arange(len(tasks_N)).repeat_interleave(torch.tensor(weights)[tasks_N])
+        return Pairs(sources, targets, tasks_N, numbers_N)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(N,) int64, pieces of the longer text of each pair, repeated ones repeated."""
+        longer = torch.maximum(self.sources.starts.diff(), self.targets.starts.diff())
+        return longer[self.numbers_N]
+
+    @property
+    def bytes(self) -> int:
+        """What they occupy."""
+        parts = (self.sources, self.targets)
+        texts = sum(part.data.nbytes + part.starts.nbytes for part in parts)
+        return texts + self.tasks_N.nbytes + self.numbers_N.nbytes
+
+    def to(self, device: torch.device) -> "Pairs":
+        """The same on a device."""
+        texts = self.sources.to(device), self.targets.to(device)
+        return Pairs(*texts, self.tasks_N.to(device), self.numbers_N.to(device))
+
+    def batch(self, rows: Rows, piece_drop: float = 0.0) -> PairBatch:
+        """Gather pairs; of the target's pieces that are read, a share may be hidden."""
+        numbers_B = self.numbers_N[rows.rows_B]
+        sources_BS, _ = self.sources.gather(numbers_B, rows.width)
+        targets_BL, counted_BL = self.targets.gather(numbers_B, rows.width)
+        mask_BL = (counted_BL & rows.real_B[:, None]).float()
+        inputs_BL = drop_pieces(targets_BL[:, :-1].contiguous(), piece_drop)
+        return PairBatch(sources_BS, self.tasks_N[numbers_B], inputs_BL, targets_BL, mask_BL)
+
+
+def find_pairs(task: TaskConfig, texts: Sequence[str], columns: dict[str, Indices]) -> tuple[Indices, Indices]:
+    """Rows of the sources and rows of the targets.
+
+    Args:
+        task: which texts belong together.
+        texts: of all rows.
+        columns: by name, the columns that the task names, as numbers that sort like their values.
+    """
+    if task.group is None:
+        first = np.unique(np.asarray(texts, dtype=object).astype(str), return_index=True)[1]
+        return np.sort(first), np.sort(first)
+    group = columns[task.group]
+    if task.order is not None:
+        rows = np.lexsort((columns[task.order], group))
+        sources, targets = rows[:-1], rows[1:]
+        same = group[sources] == group[targets]
+        return sources[same], targets[same]
+    return _within_groups(np.argsort(group, kind="stable"), group)
+
+
+def _within_groups(rows: Indices, group: Indices) -> tuple[Indices, Indices]:
+    """Each row with the next few of its group, round and round."""
+    _, first, inverse, sizes = np.unique(
+        group[rows], return_index=True, return_inverse=True, return_counts=True
+    )
+    first, sizes = first[inverse], sizes[inverse]
+    place = np.arange(len(rows)) - first
+    found = [
+        (rows[far], rows[(first + (place + step) % sizes)[far]])
+        for step in range(1, OTHERS + 1)
+        for far in [step < sizes]
+    ]
+    sources, targets = zip(*found, strict=True)
+    return np.concatenate(sources), np.concatenate(targets)
+
+
+def pair_table(
+    pieces: Sequence[PieceArray], sources: Indices, targets: Indices, task: int
+) -> pa.Table:
+    """A table with COLUMNS of pairs of rows."""
+    column = pa.array([ids.tobytes() for ids in pieces], pa.binary())
+    numbers = pa.array(np.full(len(sources), task, np.uint8))
+    return pa.table(
+        dict(zip(COLUMNS, (column.take(pa.array(sources)), column.take(pa.array(targets)), numbers), strict=True))
+    )
