@@ -52,7 +52,11 @@ def build(config: ServeConfig) -> serve.Application:
         ),
     }
     gateway: serve.Application = deployment(serve.ingress()(GatewayReplica), "Gateway").bind(
-        embedder, {name: decoders[name] for name in contents.decoders}, config.limits, config.gathering
+        embedder,
+        {name: decoders[name] for name in contents.decoders},
+        config.limits,
+        config.gathering,
+        config.interface,
     )
     return gateway
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellular.bank import PhraseBank
+from cellular.client.results import DecoderName
 from cellular.config import TeacherConfig
 from cellular.decoders.ret.checkpoint import DEFAULT_CHECKPOINT, Checkpoint, load_checkpoint
 from cellular.errors import CellularError
 from cellular.teachers import load_teacher
-from serve.settings import DecoderName, ServeConfig
+from serve.settings import ServeConfig
 
 logger = logging.getLogger("cellular.serve")
 

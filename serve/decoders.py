@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from actors.decoding import HybridOptions, HybridResult, RETOptions, RETResult
+from cellular.client.results import DecoderName
 from cellular.decoders.results import DecodeResult
 from serve.schemas import DecodeRequest
-from serve.settings import DecoderName
 
 
 class Decoder(NamedTuple):

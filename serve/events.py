@@ -8,9 +8,9 @@ from fastapi import Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 
-from serve.problems import ProblemError, problem_content
+from serve.problems import ProblemError, unexpected_problem
 
-logger = logging.getLogger("cellular.serve")
+logger = logging.getLogger("ray.serve.cellular")
 
 
 def event(name: str, content: Mapping[str, object]) -> bytes:
@@ -35,8 +35,7 @@ async def _guarded(first: bytes, events: AsyncIterator[bytes]) -> AsyncIterator[
         async for one in events:
             yield one
     except ProblemError as error:
-        yield event("error", problem_content(error.status_code, error.code, error.detail, error.errors))
+        yield event("error", error.document())
     except Exception as error:
         logger.exception("a stream failed", exc_info=error)
-        detail = "an unexpected failure; the log has the details"
-        yield event("error", problem_content(500, "internal_error", detail))
+        yield event("error", unexpected_problem().document())

@@ -1,7 +1,6 @@
 """The HTTP interface: checks a request, calls each stage once with all of its rows, writes the answer.
 
-Knows nothing of Ray: a stage is anything with `call` and `stream`, and `http_app` is an ordinary FastAPI
-application.
+Knows nothing of Ray: a stage is anything with `call` and `stream`. The routes are in `serve.interface`.
 """
 
 import asyncio
@@ -11,27 +10,17 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol
 
 import orjson
-from fastapi import FastAPI, Response
+from fastapi import Response
 
 from actors.decoding import RETResult
-from cellular import __version__
+from cellular.client.results import DecoderName
 from cellular.errors import CellularError
 from cellular.types import FloatArray
 from serve.decoders import DECODERS
 from serve.events import event, event_stream
-from serve.problems import BodyLimit, ProblemError, add_problem_handlers
-from serve.schemas import (
-    DecodeRequest,
-    DecodeResponse,
-    EmbeddingsRequest,
-    EmbeddingsResponse,
-    Health,
-    ModelList,
-    Problem,
-    embedding_fields,
-    model_fields,
-)
-from serve.settings import DecoderName, Limits
+from serve.problems import ProblemError
+from serve.schemas import DecodeRequest, EmbeddingsRequest, embedding_fields, model_fields
+from serve.settings import Limits
 from serve.validation import check_options, check_texts, checked_embeddings
 
 HEALTH_DEADLINE_S = 2.0
@@ -244,27 +233,6 @@ class Gateway:
             raise ProblemError(
                 400, "invalid_request", f"{name} has {dimension} dimensions", pointer="/dimensions"
             )
-
-
-def http_app(gateway: Gateway) -> FastAPI:
-    """The routes of a gateway.
-
-    No /docs page: FastAPI's loads its scripts from another host. /openapi.json has the same.
-    """
-    app = FastAPI(title="cellular", version=__version__, docs_url=None, redoc_url=None)
-    app.add_middleware(BodyLimit, max_bytes=gateway.limits.max_body_bytes)
-    add_problem_handlers(app)
-    refusals: dict[int | str, dict[str, Any]] = {
-        status: {"model": Problem} for status in (400, 404, 413, 422, 503, 504)
-    }
-    for path, route, model in (
-        ("/v1/embeddings", gateway.embeddings, EmbeddingsResponse),
-        ("/v1/decode", gateway.decode, DecodeResponse),
-    ):
-        app.post(path, response_model=model, responses=refusals)(route)
-    app.get("/v1/models", response_model=ModelList)(gateway.models)
-    app.get("/healthz", response_model=Health, responses={503: {"model": Health}})(gateway.health)
-    return app
 
 
 def milliseconds_since(start: float) -> float:

@@ -18,10 +18,12 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from actors.decoding import RETOptions
+from cellular.client.results import DecoderName
 from cellular.types import FloatArray
-from serve.gateway import Gateway, OverloadedError, Stage, UnavailableError, http_app
+from serve.gateway import Gateway, OverloadedError, Stage, UnavailableError
 from serve.gathering import GatheringStage
-from serve.settings import DecoderName, Gathering, Limits
+from serve.interface import http_app
+from serve.settings import Gathering, Interface, Limits
 
 if TYPE_CHECKING:
     from actors.embedder import Embedder
@@ -129,16 +131,18 @@ class GatewayReplica(Gateway):
         decoders: dict[DecoderName, DeploymentHandle[Any]],
         limits: Limits,
         gathering: Gathering,
+        interface: Interface,
     ) -> None:
         def stage(handle: DeploymentHandle[Any]) -> Stage:
             return GatheringStage(HandleStage(handle), gathering)
 
         super().__init__(stage(embedder), {name: stage(one) for name, one in decoders.items()}, limits)
+        self.interface = interface
         await self.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Ray Serve after the constructor."""
-        return http_app(self)
+        return http_app(self, self.interface)
 
 
 class HandleStage:

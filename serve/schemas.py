@@ -1,4 +1,4 @@
-"""Bodies of requests and responses: what /openapi.json shows, validated before any stage is called."""
+"""Bodies of requests, validated before any stage is called; responses are in `cellular.client.results`."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ from pydantic import (
     model_validator,
 )
 
+from cellular.client.results import DecoderName
 from cellular.types import FloatArray
-from serve.settings import DecoderName
 
 # Strict: "1" and true are no numbers. JSON has no NaN, but Python's parser accepts it, so it is refused here.
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -54,30 +54,6 @@ class EmbeddingsRequest(Body):
         if isinstance(value, list) and value and all(isinstance(item, int | list) for item in value):
             raise ValueError("token arrays are not accepted: send the texts themselves")
         return [value] if isinstance(value, str) else value
-
-
-class Embedding(BaseModel):
-    """One embedding; base64 holds little-endian float32."""
-
-    object: Literal["embedding"] = "embedding"
-    index: int
-    embedding: list[float] | str
-
-
-class Usage(BaseModel):
-    """White-space separated words: a teacher's own tokens are not counted."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
-class EmbeddingsResponse(BaseModel):
-    """Embeddings in the order of the input."""
-
-    object: Literal["list"] = "list"
-    data: list[Embedding]
-    model: str
-    usage: Usage
 
 
 class DecodeRequest(Body):
@@ -127,120 +103,6 @@ OPTIONS: dict[DecoderName, tuple[str, ...]] = {
     "ret": ("stream", "temperature", "top_p", "seed", "beam", "n", "max_length"),
     "hybrid": ("seed", "max_teacher_calls"),
 }
-
-
-class Candidate(BaseModel):
-    """A phrase of the bank and its cosine with the embedding."""
-
-    phrase: str
-    score: float
-
-
-class PhraseBankResult(BaseModel):
-    """The text that phrase_bank gives for one embedding, and where it came from."""
-
-    text: str
-    score: float = Field(description="cosine of the assembled text's embedding with the one asked for")
-    source: Literal["bank", "cache", "fallback"]
-    reason: str | None = Field(description="why this is a fallback")
-    candidates: list[Candidate]
-
-
-class Alternative(BaseModel):
-    """A text that ret gives for an embedding."""
-
-    text: str
-    log_probability: float = Field(description="of the whole text, natural logarithm")
-
-
-class RETResult(BaseModel):
-    """The text that ret writes for one embedding."""
-
-    text: str
-    source: Literal["ret"]
-    alternatives: list[Alternative] = Field(
-        description="likeliest first; empty without beam, n and temperature"
-    )
-
-
-class HybridResult(BaseModel):
-    """The text that hybrid chose for one embedding."""
-
-    text: str
-    score: float = Field(description="cosine of the text's embedding with the one asked for")
-    source: Literal["bank", "ret"]
-    estimated: bool = Field(description="the score is an estimate: the teacher did not see this text")
-    teacher_calls: int = Field(description="texts that the teacher embedded for this answer")
-
-
-class BankInfo(BaseModel):
-    """The bank that answers."""
-
-    version: str
-    phrases: int
-    dimension: int
-    teacher: str
-
-
-class Timings(BaseModel):
-    """Milliseconds in each stage, queueing included; null where the stage was not needed."""
-
-    embed_ms: float | None
-    decode_ms: float
-
-
-class DecodeResponse(BaseModel):
-    """Results in the order of the request."""
-
-    decoder: DecoderName
-    results: list[PhraseBankResult] | list[RETResult] | list[HybridResult]
-    bank: BankInfo | None = Field(description="null where the decoder uses none")
-    timings: Timings
-
-
-class Model(BaseModel):
-    """What is served: `fingerprint` tells whether two of a kind are the same."""
-
-    id: str
-    object: Literal["model"] = "model"
-    kind: Literal["teacher", "decoder", "bank", "checkpoint"]
-    fingerprint: str | None
-    details: dict[str, Any]
-
-
-class ModelList(BaseModel):
-    """`GET /v1/models`, in OpenAI's shape."""
-
-    object: Literal["list"] = "list"
-    data: list[Model]
-
-
-class Health(BaseModel):
-    """`ready`: every stage answers. `busy`: a queue is full. `unavailable`: a stage does not answer."""
-
-    status: Literal["ready", "busy", "unavailable"]
-    stages: dict[str, Literal["ready", "busy", "unavailable"]]
-    teacher: str
-    bank: BankInfo | None
-
-
-class FieldError(BaseModel):
-    """One wrong field."""
-
-    pointer: str = Field(description="JSON pointer into the request's body")
-    detail: str
-
-
-class Problem(BaseModel):
-    """RFC 9457 problem document. `error` is added on OpenAI's route, in the shape its clients read."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    code: str
-    errors: list[FieldError] = []
-    error: dict[str, Any] | None = None
 
 
 def embedding_fields(vectors: FloatArray, encoding: Literal["float", "base64"]) -> list[dict[str, object]]:

@@ -5,9 +5,8 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from cellular.client.results import DecoderName
 from cellular.config import DecodingConfig, Settings, TeacherConfig
-
-DecoderName = Literal["phrase_bank", "ret", "hybrid"]
 
 
 class Limits(Settings):
@@ -26,6 +25,17 @@ class Limits(Settings):
     max_teacher_calls: int = Field(128, ge=0, description="texts that hybrid may embed for one answer")
     deadline_s: PositiveFloat = Field(30.0, description="seconds from the request to its answer")
     retry_after_s: PositiveInt = Field(1, description="seconds that a rejected client is told to wait")
+
+
+class Interface(Settings):
+    """Who may use the HTTP interface."""
+
+    api_keys: Path | None = Field(
+        None, description="file that `cellular api-key` writes, seen by every node; None: no key is asked for"
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (), description="origins whose pages may call it from a browser, such as https://example.org"
+    )
 
 
 class Gathering(Settings):
@@ -56,6 +66,7 @@ class ServeConfig(Settings):
     teacher: TeacherConfig | None = Field(None, description="None: that of the bank and of the checkpoint")
     decoding: DecodingConfig = DecodingConfig(listed_candidates=10)
     limits: Limits = Limits()
+    interface: Interface = Interface()
     gathering: Gathering = Gathering()
 
     @field_validator("teacher", mode="before")

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from cellular.checks import check_embeddings
+from cellular.client.results import DecoderName
 from cellular.types import FloatArray
 from serve.problems import ProblemError
 from serve.schemas import OPTIONS, DecodeRequest
-from serve.settings import DecoderName, Limits
+from serve.settings import Limits
 
 
 def check_texts(texts: Sequence[str], field: str, limits: Limits) -> None:

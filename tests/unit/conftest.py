@@ -16,8 +16,9 @@ from actors.ret_decoder import RETDecoder
 from cellular.bank import PhraseBank, create_bank
 from cellular.config import DecodingConfig, TeacherConfig
 from cellular.teachers import HashTeacher
-from serve.gateway import Gateway, http_app
-from serve.settings import Limits
+from serve.gateway import Gateway
+from serve.interface import http_app
+from serve.settings import Interface, Limits
 
 
 @pytest.fixture(scope="session")
@@ -122,7 +123,7 @@ def send(gateway):
 
     def request(method, path, **arguments):
         async def run():
-            transport = httpx.ASGITransport(http_app(gateway), raise_app_exceptions=False)
+            transport = httpx.ASGITransport(http_app(gateway, Interface()), raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 return await client.request(method, path, **arguments)
 

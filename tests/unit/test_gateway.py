@@ -9,7 +9,9 @@ import pytest
 
 from cellular.errors import CellularError
 from cellular.teachers import HashTeacher
-from serve.gateway import OverloadedError, UnavailableError, http_app
+from serve.gateway import OverloadedError, UnavailableError
+from serve.interface import http_app
+from serve.settings import Interface
 
 DIMENSION, TEACHER = 384, "hash:384"
 
@@ -135,7 +137,8 @@ def test_a_body_without_a_declared_length_is_counted(send):
         for _ in range(70):
             yield b" " * 1000
 
-    assert send("POST", "/v1/decode", content=pieces()).status_code == 413
+    form = {"Content-Type": "application/json"}
+    assert send("POST", "/v1/decode", content=pieces(), headers=form).status_code == 413
 
 
 def test_unknown_routes_and_methods_are_problems_too(send):
@@ -189,7 +192,7 @@ def test_another_teachers_bank_is_refused_at_the_start(gateway):
 
 def test_the_openai_client_reads_answers_and_raises_its_own_exceptions(gateway, phrases):
     async def run():
-        transport = httpx.ASGITransport(http_app(gateway), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(http_app(gateway, Interface()), raise_app_exceptions=False)
         async with (
             httpx.AsyncClient(transport=transport) as http,
             openai.AsyncOpenAI(

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from cellular.teachers import HashTeacher
-from serve.gateway import Gateway, OverloadedError, UnavailableError, http_app
+from serve.gateway import Gateway, OverloadedError, UnavailableError
+from serve.interface import http_app
+from serve.settings import Interface
 
 
 def events(body):
@@ -150,7 +152,7 @@ def test_a_client_that_hangs_up_ends_the_work(gateway):
         "headers": [(b"content-type", b"application/json")],
         "query_string": b"",
     }
-    asyncio.run(asyncio.wait_for(http_app(gateway)(scope, receive, send), timeout=10))
+    asyncio.run(asyncio.wait_for(http_app(gateway, Interface())(scope, receive, send), timeout=10))
     assert gateway.decoders["ret"].calls == ["stream", "ended"]
     assert written
 

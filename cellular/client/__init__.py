@@ -1,0 +1,1 @@
+"""A client of the HTTP interface, and the shapes of its answers."""
