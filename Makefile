@@ -17,7 +17,7 @@ install: .venv/.installed ## make .venv and install everything into it
 demo: .venv/.installed ## build a phrase bank of this machine's own English, decode, serve, print a table
 	$(BIN)/cellular demo
 
-test: .venv/.installed ## run the whole test suite
+test: .venv/.installed .venv/prometheus ## run the whole test suite
 	$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/.installed ## ruff, mypy and import-linter, as CI runs them
@@ -41,3 +41,10 @@ clean: ## remove .venv and every cache
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(PIP) --editable '.[dev]'
 	@touch $@
+
+# Debian's Prometheus, unpacked beside Python: it needs no root and starts no service. Where there is no apt, the tests
+# that need it are skipped, and say so.
+.venv/prometheus: | .venv/.installed
+	-@mkdir -p $@.new && cd $@.new && set -- apt-get -qq -o APT::Sandbox::User=root && \
+		{ "$$@" download prometheus || { "$$@" update && "$$@" download prometheus; }; } && \
+		dpkg -x prometheus_*.deb . && rm prometheus_*.deb && mv ../prometheus.new ../prometheus

@@ -1,5 +1,6 @@
 """What tests with and without a cluster share."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from cellular.decoders.ret import (
     save_checkpoint,
 )
 from cellular.teachers import HashTeacher
+
+PROMETHEUS = Path(__file__).parents[1] / ".venv/prometheus/usr/bin"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,3 +36,13 @@ def ret_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints") / "noise"
     save_checkpoint(folder, Checkpoint(model, Vocabulary.load(), info))
     return folder
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> Path:
+    """The folder of `prometheus` and `promtool`: Debian's, which `make test` unpacks, or an installed one."""
+    if (PROMETHEUS / "promtool").exists():
+        return PROMETHEUS
+    if installed := shutil.which("promtool"):
+        return Path(installed).parent
+    pytest.skip("no Prometheus here: `make .venv/prometheus` unpacks Debian's, where there is apt")
