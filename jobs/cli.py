@@ -11,6 +11,7 @@ from jobs import (
     build_phrase_bank,
     compress_ret,
     console,
+    create_api_key,
     decode,
     demo,
     doctor,
@@ -39,6 +40,7 @@ app.command("embed")(embed.main)
 app.command("decode")(decode.main)
 app.command("evaluate")(evaluate.main)
 app.command("serve")(serve.main)
+app.command("api-key")(create_api_key.main)
 app.command("demo")(demo.main)
 app.command("doctor")(doctor.main)
 
