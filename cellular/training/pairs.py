@@ -1,15 +1,16 @@
-"""Pairs of texts to learn from: which texts of a table belong together, their files, and how a worker holds them.
+"""Pairs of texts to learn from: which rows of a table belong together, and how a worker holds them.
 
 Shapes: N pairs, B pairs of a batch, S pieces of the source with END, L pieces of the target with END.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -47,12 +48,18 @@ class Pieces:
     starts: Tensor
 
     @staticmethod
-    def of(columns: Sequence[pa.Array]) -> "Pieces":
-        """Those of binary columns, one below the other."""
-        column = pa.concat_arrays(columns).cast(pa.large_binary())
-        starts = np.frombuffer(column.buffers()[1], np.int64)[column.offset : column.offset + len(column) + 1]
-        data = np.frombuffer(column.buffers()[2], np.uint8)[starts[0] : starts[-1]]
+    def of(column: pa.ChunkedArray) -> "Pieces":
+        """Those of a binary column."""
+        whole = pa.concat_arrays(column.chunks).cast(pa.large_binary())
+        starts = np.frombuffer(whole.buffers()[1], np.int64)[whole.offset : whole.offset + len(whole) + 1]
+        data = np.frombuffer(whole.buffers()[2], np.uint8)[starts[0] : starts[-1]]
         return Pieces(torch.from_numpy(data.copy()), torch.from_numpy(starts - starts[0]))
+
+    @staticmethod
+    def join(parts: Sequence["Pieces"]) -> "Pieces":
+        """Several lots of texts as one."""
+        lengths = torch.cat([part.starts.diff() for part in parts])
+        return Pieces(torch.cat([part.data for part in parts]), F.pad(lengths.cumsum(0), (1, 0)))
 
     def gather(self, rows_B: Tensor, width: int) -> tuple[Tensor, Tensor]:
         """(B, width) int64 pieces, cut or padded by END, and (B, width) bool: each text's and its END."""
@@ -77,13 +84,24 @@ class Pairs:
     numbers_N: Tensor
 
     @staticmethod
-    def of(tables: Iterable[pa.Table], weights: Sequence[int]) -> "Pairs":
-        """Those of tables with COLUMNS, each as often as its task's weight says."""
-        table = pa.concat_tables(tables)
-        sources, targets = (Pieces.of(table[name].chunks) for name in COLUMNS[:2])
+    def of(table: pa.Table, weights: Sequence[int]) -> "Pairs":
+        """Those of a table with COLUMNS, each as often as its task's weight says."""
+        sources, targets = (Pieces.of(table[name]) for name in COLUMNS[:2])
         tasks_N = torch.from_numpy(table["task"].to_numpy().astype(np.int64))
         numbers_N = torch.arange(len(tasks_N)).repeat_interleave(torch.tensor(weights)[tasks_N])
         return Pairs(sources, targets, tasks_N, numbers_N)
+
+    @staticmethod
+    def join(parts: Sequence["Pairs"]) -> "Pairs":
+        """Several lots of pairs as one."""
+        before = np.cumsum([0, *(len(part.tasks_N) for part in parts)])
+        numbers = [part.numbers_N + int(offset) for part, offset in zip(parts, before, strict=False)]
+        return Pairs(
+            Pieces.join([part.sources for part in parts]),
+            Pieces.join([part.targets for part in parts]),
+            torch.cat([part.tasks_N for part in parts]),
+            torch.cat(numbers),
+        )
 
     @property
     def lengths(self) -> Tensor:
@@ -113,7 +131,9 @@ class Pairs:
         return PairBatch(sources_BS, self.tasks_N[numbers_B], inputs_BL, targets_BL, mask_BL)
 
 
-def find_pairs(task: TaskConfig, texts: Sequence[str], columns: dict[str, Indices]) -> tuple[Indices, Indices]:
+def find_pairs(
+    task: TaskConfig, texts: Sequence[str], columns: dict[str, Indices]
+) -> tuple[Indices, Indices]:
     """Rows of the sources and rows of the targets.
 
     Args:
@@ -149,12 +169,16 @@ def _within_groups(rows: Indices, group: Indices) -> tuple[Indices, Indices]:
     return np.concatenate(sources), np.concatenate(targets)
 
 
-def pair_table(
-    pieces: Sequence[PieceArray], sources: Indices, targets: Indices, task: int
-) -> pa.Table:
+def pair_table(pieces: Sequence[PieceArray], sources: Indices, targets: Indices, task: int) -> pa.Table:
     """A table with COLUMNS of pairs of rows."""
     column = pa.array([ids.tobytes() for ids in pieces], pa.binary())
     numbers = pa.array(np.full(len(sources), task, np.uint8))
     return pa.table(
-        dict(zip(COLUMNS, (column.take(pa.array(sources)), column.take(pa.array(targets)), numbers), strict=True))
+        dict(
+            zip(
+                COLUMNS,
+                (column.take(pa.array(sources)), column.take(pa.array(targets)), numbers),
+                strict=True,
+            )
+        )
     )

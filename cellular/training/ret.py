@@ -1,12 +1,11 @@
 """What is particular to training RET: the model, its trainer, and its batches."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from typing import cast
 
 import pyarrow as pa
 import torch
-import torch.distributed as dist
 
 from cellular.decoders.ret.checkpoint import load_checkpoint
 from cellular.decoders.ret.model import RET, RETConfig
@@ -17,10 +16,9 @@ from cellular.decoders.ret.vocabulary import Vocabulary
 from cellular.decoders.ret.weights import BITS, MATRICES, matrices
 from cellular.objectives import Batch, LikelihoodLoss, Objective, make_batch
 from cellular.teachers import load_teacher
-from cellular.training.buckets import WIDTHS, Buckets, Rows, Texts, choose_width, join_texts, texts_of
+from cellular.training.bucket_source import BucketSource
+from cellular.training.buckets import Rows, Texts, join_texts, texts_of
 from cellular.training.config import TextLoopConfig, TrainRETConfig, VariationConfig
-from cellular.training.feed import Feed
-from cellular.training.graphs import WARM_CALLS
 from cellular.training.trainer import Trainer
 
 # For Muon: name → square parts stacked in the matrix. `pieces` is a table, which AdamW does better.
@@ -100,13 +98,8 @@ def flops_per_position(model: RET) -> float:
     return 6.0 * (sum(sizes[name] for name in layer) * model.config.applications + sizes["pieces"])
 
 
-class TextSource:
-    """Batches of texts for the loop, and the loss on the held-out ones.
-
-    All workers draw the same width for a step, so that none waits for another.
-    """
-
-    unit = "tokens"
+class TextSource(BucketSource[Texts]):
+    """Batches of texts with their embeddings, plain or rewarded."""
 
     def __init__(
         self,
@@ -117,72 +110,15 @@ class TextSource:
         device: torch.device,
         reward: RewardedTexts | None = None,
     ) -> None:
-        self._config, self._variation, self._device, self._reward = config, variation, device, reward
-        self._rank, self._world = (
-            (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        )
-        self._passes = -(-config.batch_tokens // (self._world * config.pass_tokens))
-        self._tokens = config.batch_tokens // (self._world * self._passes * (reward.rows if reward else 1))
-        self._feed = Feed(train, config.resident_bytes, texts_of, join_texts)
-        self._use(self._feed.first)
-        self._held_out = self._whole(held_out)
-        self._weights = self._agree()
+        self._variation, self._reward = variation, reward
+        copies = reward.rows if reward else 1
+        super().__init__(train, held_out, config, device, texts_of, join_texts, copies)
 
-    def _use(self, texts: Texts) -> None:
-        self._texts = texts.to(self._device)
-        self._buckets = Buckets(self._texts, self._tokens, self._config.seed, self._rank)
-
-    def _whole(self, epoch: Callable[[], Iterable[pa.Table]]) -> Texts | None:
-        try:
-            return Feed(epoch, 1 << 62, texts_of, join_texts).first.to(self._device)
-        except ValueError:
-            return None
-
-    def _agree(self) -> list[float]:
-        """How often each width is drawn: by all workers' texts of that width, over those in a batch."""
-        totals = torch.tensor([self._buckets.counts, self._buckets.rows], dtype=torch.float64)
-        if self._world > 1:
-            totals = totals.to(self._device)
-            dist.all_reduce(totals)
-        return (totals[0] / totals[1]).tolist()
-
-    def warm_up(self, trainer: Trainer) -> None:
-        """Go through every width once without learning, so that compilation is not training time."""
-        if self._device.type == "cuda":
-            for width, weight in zip(WIDTHS, self._weights, strict=True):
-                for _ in range(WARM_CALLS + 1 if weight else 0):
-                    trainer.gradients([self._batch(self._buckets.draw(width), self._variation)])
-            torch.cuda.synchronize()
-
-    def draw(self, step: int) -> tuple[Sequence[Batch], int]:
-        """This worker's batches of a step, and the positions in them."""
-        if self._buckets.finished and (block := self._feed.next()):
-            self._use(block)
-        numbers = range(step * self._passes, (step + 1) * self._passes)
-        widths = [choose_width(self._weights, self._config.seed, number) for number in numbers]
-        batches = [self._batch(self._buckets.draw(width), self._variation) for width in widths]
-        return batches, sum(batch.targets_BL.numel() for batch in batches)
-
-    def _batch(self, rows: Rows, variation: VariationConfig | None) -> Batch:
-        batch = make_batch(self._texts, rows, variation)
+    def batch(self, held: Texts, rows: Rows) -> Batch:
+        """As varied, and with a reward as samples."""
+        batch = make_batch(held, rows, self._variation)
         return self._reward(batch) if self._reward else batch
 
-    def evaluate(self, trainer: Trainer) -> float | None:
-        """Nats a piece of the averaged weights on all workers' held-out texts."""
-        return trainer.evaluate(self._held_out_batches(), lambda batch: batch.mask_BL.sum())
-
-    def _held_out_batches(self) -> Iterator[Batch]:
-        if self._held_out:
-            buckets = Buckets(self._held_out, self._tokens, self._config.seed)
-            buckets.rows = self._buckets.rows  # the shapes of training: nothing is compiled anew
-            for rows in buckets.every():
-                yield make_batch(self._held_out, rows)
-
-    @property
-    def position(self) -> list[float]:
-        """Passes through each bucket."""
-        return self._buckets.position
-
-    def seek(self, position: list[float]) -> None:
-        """Go on from a `position`."""
-        self._buckets.seek(position)
+    def held_out_batch(self, held: Texts, rows: Rows) -> Batch:
+        """As the texts are."""
+        return make_batch(held, rows)

@@ -1,18 +1,17 @@
 """What is particular to training text to text: the model, its trainer, and its batches."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 
 import pyarrow as pa
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cellular.cct.model import CCT
-from cellular.training.buckets import WIDTHS, Buckets, choose_width
-from cellular.training.text_to_text_config import TrainTextToTextConfig
-from cellular.training.graphs import WARM_CALLS
+from cellular.training.bucket_source import BucketSource
+from cellular.training.buckets import Rows
 from cellular.training.pairs import PairBatch, Pairs
+from cellular.training.text_to_text_config import TrainTextToTextConfig
 from cellular.training.trainer import Trainer
 
 
@@ -68,3 +67,28 @@ def flops_per_position(model: nn.Module) -> float:
     layer = sum(weight.numel() for weight in model.decoder.layers.parameters())
     own = sum(weight.numel() for weight in model.encoder.layers.parameters()) / 2
     return 6.0 * (layer + own + model.decoder.pieces.numel())
+
+
+class PairSource(BucketSource[Pairs]):
+    """Batches of pairs; a batch holds pairs of all tasks, as often as they are to be learned."""
+
+    def __init__(
+        self,
+        train: Callable[[], Iterable[pa.Table]],
+        held_out: Callable[[], Iterable[pa.Table]],
+        config: TrainTextToTextConfig,
+        device: torch.device,
+    ) -> None:
+        self._piece_drop = config.piece_drop
+        weights = [task.weight for task in config.data.tasks.values()]
+        super().__init__(
+            train, held_out, config.loop, device, lambda table: Pairs.of(table, weights), Pairs.join
+        )
+
+    def batch(self, held: Pairs, rows: Rows) -> PairBatch:
+        """With some of the read pieces hidden."""
+        return held.batch(rows, self._piece_drop)
+
+    def held_out_batch(self, held: Pairs, rows: Rows) -> PairBatch:
+        """With all pieces."""
+        return held.batch(rows)

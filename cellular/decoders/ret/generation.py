@@ -147,8 +147,8 @@ class TorchEngine:
         """As `Engine.select`."""
         return replace(
             state,
-            keys_ABHTK=_select_filled(state.keys_ABHTK, rows_R, state.length),
-            values_ABHTK=_select_filled(state.values_ABHTK, rows_R, state.length),
+            keys_ABHTK=select_filled(state.keys_ABHTK, rows_R, state.length),
+            values_ABHTK=select_filled(state.values_ABHTK, rows_R, state.length),
             prefix_BPD=state.prefix_BPD[rows_R],
         )
 
@@ -269,7 +269,7 @@ def _placed(model: RET, device: torch.device, dtype: torch.dtype) -> RET:
     return copy.deepcopy(model).to(device, dtype)
 
 
-def _select_filled(cache_ABHTK: Tensor, rows_R: Tensor, length: int) -> Tensor:
+def select_filled(cache_ABHTK: Tensor, rows_R: Tensor, length: int) -> Tensor:
     """Those rows, in the same memory unless they are more: fresh memory costs more than what is copied."""
     applications, batch, *rest = cache_ABHTK.shape
     if len(rows_R) > batch:
