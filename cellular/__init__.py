@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cellular.decoders.ret import RETDecoder, create_ultra_compact_decoder
     from cellular.embeddings import EmbeddingLoader
     from cellular.errors import CellularError
+    from cellular.pipeline import FlexibleCellularPipeline, load_config
     from cellular.teachers import Teacher, load_teacher
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ __all__ = [
     "DecodeResult",
     "DecodingConfig",
     "EmbeddingLoader",
+    "FlexibleCellularPipeline",
     "HybridConfig",
     "HybridDecoder",
     "HybridResult",
@@ -36,6 +38,7 @@ __all__ = [
     "Teacher",
     "TeacherConfig",
     "create_ultra_compact_decoder",
+    "load_config",
     "load_teacher",
     "verify_bank",
 ]
@@ -48,6 +51,7 @@ _MODULES = {
     "cellular.decoders.ret": ("RETDecoder", "create_ultra_compact_decoder"),
     "cellular.embeddings": ("EmbeddingLoader",),
     "cellular.errors": ("CellularError",),
+    "cellular.pipeline": ("FlexibleCellularPipeline", "load_config"),
     "cellular.teachers": ("Teacher", "load_teacher"),
 }
 

@@ -102,7 +102,7 @@ class SentenceTransformerTeacher:
         space = fingerprint(folder)
         self.config = config
         self.name = config.name
-        self.fingerprint = int8_fingerprint(space) if config.precision == "int8" else space
+        self.fingerprint = _in_precision(space, config)
         self._encoder = load_encoder(folder, space, config)
         self.dimension = self._encoder.dimension
 
@@ -127,6 +127,7 @@ class SentenceTransformerTeacher:
 TEACHERS: dict[str, Callable[[TeacherConfig], Teacher]] = {
     "all-MiniLM-L6-v2": SentenceTransformerTeacher,
     "hash": lambda config: HashTeacher(_hash_dimension(config.name)),
+    "lsa": lambda config: _lsa(config.name),
 }
 
 
@@ -140,11 +141,32 @@ def load_teacher(config: TeacherConfig | str) -> Teacher:
     return TEACHERS.get(config.name.partition(":")[0], SentenceTransformerTeacher)(config)
 
 
+def teacher_fingerprint(config: TeacherConfig) -> str:
+    """The fingerprint of a teacher that need not be loaded: its files tell.
+
+    Raises:
+        CellularError: there is no such teacher.
+    """
+    if TEACHERS.get(config.name.partition(":")[0], SentenceTransformerTeacher) is SentenceTransformerTeacher:
+        return _in_precision(fingerprint(find_model(config.model)), config)
+    return load_teacher(config).fingerprint
+
+
+def _in_precision(fingerprint: str, config: TeacherConfig) -> str:
+    return int8_fingerprint(fingerprint) if config.precision == "int8" else fingerprint
+
+
 def _hash_dimension(name: str) -> int:
     digits = name.partition(":")[2] or "256"
     if not digits.isdecimal() or int(digits) == 0:
         raise CellularError(f"teacher {name}: give the number of dimensions, as in hash:64")
     return int(digits)
+
+
+def _lsa(name: str) -> Teacher:
+    from cellular.lsa import DEFAULT_LSA, LSATeacher
+
+    return LSATeacher.load(name.partition(":")[2] or DEFAULT_LSA)
 
 
 def check_texts(texts: Sequence[str]) -> Sequence[str]:

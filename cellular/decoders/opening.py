@@ -3,10 +3,10 @@
 To add one: a function and a line in OPENERS.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cellular.bank import PhraseBank
 from cellular.config import DecodingConfig
@@ -32,6 +32,7 @@ class DecodeOptions(NamedTuple):
         method: of a decoder that has several; None: its default.
         effort: of `hybrid`, a name in its EFFORTS; None: its default.
         seed: of what draws.
+        teacher: judges for `hybrid`; None: the bank's, which is loaded.
     """
 
     bank: Path | None = None
@@ -39,6 +40,7 @@ class DecodeOptions(NamedTuple):
     method: str | None = None
     effort: str | None = None
     seed: int = 0
+    teacher: Teacher | None = None
 
 
 class Answer(NamedTuple):
@@ -51,11 +53,19 @@ class Answer(NamedTuple):
 
 
 class OpenDecoder(NamedTuple):
-    """A decoder: D of the embeddings it reads, the teacher that makes them, and its answers to (N, D)."""
+    """A decoder.
+
+    Attributes:
+        dimension: D of the embeddings that it reads.
+        teacher: makes them.
+        answer: to (N, D).
+        stream: the text of (D,) as it is written; None: it comes as a whole.
+    """
 
     dimension: int
     teacher: Callable[[], Teacher]
     answer: Callable[[FloatArray], list[Answer]]
+    stream: Callable[[FloatArray], Iterator[str]] | None = None
 
 
 def open_decoder(name: str, options: DecodeOptions) -> OpenDecoder:
@@ -73,7 +83,7 @@ def open_phrase_bank(options: DecodeOptions) -> OpenDecoder:
     """PhraseBankDecoder."""
     settings = {"assembly_method": options.method} if options.method else {}
     decoder = PhraseBankDecoder(DecodingConfig.model_validate(settings))
-    bank = _bank(options)
+    bank = open_bank(options.bank)
     decoder.load_phrase_bank(bank)
 
     def answer(rows: FloatArray) -> list[Answer]:
@@ -95,9 +105,13 @@ def open_ret(options: DecodeOptions) -> OpenDecoder:
         texts = decoder.decode_batch(rows, method=methods[0], seed=options.seed)
         return [Answer(text, None, "ret") for text in texts]
 
-    return OpenDecoder(
-        trained.dimension, partial(checked_teacher, trained.name, decoder.check_teacher), answer
-    )
+    def stream(row: FloatArray) -> Iterator[str]:
+        method: Literal["greedy", "sample"] = "sample" if methods[0] == "sample" else "greedy"
+        return decoder.stream(row, method=method, seed=options.seed)
+
+    streams = methods[0] != "beam"  # which knows its text at the end
+    teacher = partial(checked_teacher, trained.name, decoder.check_teacher)
+    return OpenDecoder(trained.dimension, teacher, answer, stream if streams else None)
 
 
 def open_hybrid(options: DecodeOptions) -> OpenDecoder:
@@ -106,8 +120,8 @@ def open_hybrid(options: DecodeOptions) -> OpenDecoder:
 
     if options.method:
         raise CellularError("hybrid has no methods: choose its effort instead")
-    bank = _bank(options)
-    teacher = bank_teacher(bank)
+    bank = open_bank(options.bank)
+    teacher = options.teacher or bank_teacher(bank)
     decoder = HybridDecoder(bank, _ret(options), teacher, options.effort or "medium")
 
     def answer(rows: FloatArray) -> list[Answer]:
@@ -124,8 +138,13 @@ OPENERS: dict[str, Callable[[DecodeOptions], OpenDecoder]] = {
 }
 
 
-def _bank(options: DecodeOptions) -> PhraseBank:
-    return PhraseBank.open(options.bank) if options.bank else open_default_bank()
+def open_bank(folder: Path | str | None) -> PhraseBank:
+    """The bank in a folder; None: the one that `cellular demo` made.
+
+    Raises:
+        CellularError: there is none, or it is damaged.
+    """
+    return open_default_bank() if folder is None else PhraseBank.open(folder)
 
 
 def _ret(options: DecodeOptions) -> "RETDecoder":

@@ -36,8 +36,15 @@ def process(
     rows_RE = check_embeddings(embeddings, lattice.config.embedding_dimension)
     if earlier is not None and any(len(turns_NE) for turns_NE in earlier):
         raise ValueError("this lattice was made for single embeddings: give no earlier turns")
+    device = next(lattice.parameters()).device
     result_RE = np.empty_like(rows_RE)
     for start in range(0, len(rows_RE), ROWS):
         some = slice(start, start + ROWS)
-        result_RE[some] = lattice(torch.from_numpy(rows_RE[some])).numpy()
+        result_RE[some] = lattice(torch.from_numpy(rows_RE[some]).to(device)).cpu().numpy()
     return result_RE
+
+
+def with_steps(lattice: Lattice3D, steps: int) -> Lattice3D:
+    """The lattice itself, from now on with another number of steps: all steps are by the same rule."""
+    lattice.config = lattice.config.model_copy(update={"steps": steps})
+    return lattice

@@ -1,0 +1,141 @@
+"""Whether the pieces of a pipeline belong together: each must read the space that the one before writes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from cellular.checkpoint_files import find_checkpoint
+from cellular.config import TeacherConfig
+from cellular.errors import CellularError
+from cellular.pipeline.config import (
+    AdapterSettings,
+    DecoderSettings,
+    HybridPipelineConfig,
+    LatticeSettings,
+    PipelineConfig,
+    TextToTextPipelineConfig,
+    TextToTextSettings,
+)
+
+Place = tuple[str | int, ...]  # the keys that lead to a setting
+
+
+class Space(NamedTuple):
+    """A space of embeddings: its fingerprint, and how many numbers they have, where that is known."""
+
+    fingerprint: str
+    dimension: int | None = None
+
+    def __str__(self) -> str:
+        return self.fingerprint + (f" ({self.dimension} numbers)" if self.dimension else "")
+
+
+class Piece(NamedTuple):
+    """What a setting names: the space that it reads and the one that it writes. None: text."""
+
+    place: Place
+    reads: Space | None
+    writes: Space | None
+
+
+def misfits(config: PipelineConfig, wrong: Mapping[Place, str]) -> dict[Place, str]:
+    """What is missing, or does not fit the piece before it.
+
+    Args:
+        config: valid settings.
+        wrong: places that were not valid, and hold defaults now: pieces there are not looked at.
+    """
+    problems: dict[Place, str] = {}
+    pieces = []
+    for place, describe in _pieces(config).items():
+        if any(place[: len(bad)] == bad for bad in wrong):
+            continue
+        try:
+            pieces.append(Piece(place, *describe()))
+        except CellularError as error:
+            if str(error) not in problems.values():
+                problems[place] = str(error)
+    return problems | _breaks(pieces)
+
+
+def _breaks(pieces: Sequence[Piece]) -> dict[Place, str]:
+    """Where a piece reads another space than the one before it writes; decoders all read the last."""
+    problems, before = {}, None
+    for piece in pieces:
+        if before is not None and before.writes and piece.reads and piece.reads[0] != before.writes[0]:
+            source = ".".join(map(str, before.place))
+            problems[piece.place] = f"it reads {piece.reads}, but {source} writes {before.writes}"
+        if before is None or piece.writes:
+            before = piece
+    return problems
+
+
+_Spaces = tuple[Space | None, Space | None]  # read, written
+
+
+def _pieces(config: PipelineConfig) -> dict[Place, Callable[[], _Spaces]]:
+    """How the pieces at each place are described, in the order in which a text passes them."""
+    if isinstance(config, TextToTextPipelineConfig):
+        return {("text_to_text", "checkpoint"): lambda: _text_to_text(config.text_to_text)}
+    pieces: dict[Place, Callable[[], _Spaces]] = {("teacher", "name"): lambda: _teacher(config.teacher)}
+    if isinstance(config, HybridPipelineConfig):
+        pieces["adapter", "checkpoint"] = lambda: _adapter(config.adapter)
+    if lattice := config.lattice:
+        pieces["lattice", "checkpoint"] = lambda: _lattice(lattice)
+        pieces["lattice", "steps"] = lambda: _steps(lattice)
+    if config.decoder.uses_ret:
+        pieces["decoder", "checkpoint"] = lambda: _ret(config.decoder)
+    if config.decoder.uses_bank:
+        pieces["decoder", "bank"] = lambda: _bank(config.decoder)
+    return pieces
+
+
+def _teacher(config: TeacherConfig) -> _Spaces:
+    from cellular.teachers import teacher_fingerprint
+
+    return None, Space(teacher_fingerprint(config))
+
+
+def _adapter(settings: AdapterSettings) -> _Spaces:
+    from cellular.adapter import UniversalAdapter
+
+    adapter = UniversalAdapter.load(settings.checkpoint)
+    source, target = adapter.source, adapter.target
+    return Space(source.fingerprint, source.dimension), Space(target.fingerprint, target.dimension)
+
+
+def _lattice(settings: LatticeSettings) -> _Spaces:
+    from cellular.lattice import load_lattice
+
+    checkpoint = load_lattice(settings.checkpoint)
+    space = Space(checkpoint.teacher, checkpoint.lattice.config.embedding_dimension)
+    return space, space
+
+
+def _steps(settings: LatticeSettings) -> _Spaces:
+    from cellular.lattice import load_lattice
+
+    config = load_lattice(settings.checkpoint).lattice.config
+    if settings.steps is not None and settings.steps < config.size[0] - 1 and not config.sweeps:
+        raise CellularError(
+            f"without Mamba nothing crosses {config.size[0]} layers in {settings.steps} steps"
+        )
+    return None, None
+
+
+def _ret(settings: DecoderSettings) -> _Spaces:
+    from cellular.decoders.ret.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
+
+    teacher = load_checkpoint(settings.checkpoint or DEFAULT_CHECKPOINT).teacher
+    return Space(teacher.fingerprint, teacher.dimension), None
+
+
+def _bank(settings: DecoderSettings) -> _Spaces:
+    from cellular.decoders.opening import open_bank
+
+    bank = open_bank(settings.bank)
+    return Space(bank.fingerprint, bank.dimension), None
+
+
+def _text_to_text(settings: TextToTextSettings) -> _Spaces:
+    find_checkpoint(settings.checkpoint)
+    return None, None

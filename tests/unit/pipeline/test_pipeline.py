@@ -1,0 +1,102 @@
+"""A pipeline does what its pieces do one after the other, and loads no others."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cellular import FlexibleCellularPipeline, load_config
+from cellular.adapter import UniversalAdapter
+from cellular.decoders.ret import RETDecoder
+from cellular.lattice import count_parameters, load_lattice
+from cellular.lattice.inference import process
+from cellular.teachers import HashTeacher
+
+Settings = dict[str, Any]
+TEXTS = ["a dog on a beach", "rain falls"]
+
+
+def test_direct_is_teacher_lattice_decoder(
+    direct: Settings, lattice_folder: Path, ret_checkpoint: Path
+) -> None:
+    lattice, ret = load_lattice(lattice_folder).lattice, RETDecoder.load(ret_checkpoint)
+    expected = ret.decode_batch(process(lattice, HashTeacher(384).encode(TEXTS)))
+    assert FlexibleCellularPipeline(direct).generate(TEXTS) == expected
+
+
+def test_hybrid_adapts_before_the_lattice(
+    hybrid: Settings, adapter_folder: Path, lattice_folder: Path
+) -> None:
+    adapter, lattice = UniversalAdapter.load(adapter_folder), load_lattice(lattice_folder).lattice
+    rows, pipeline = HashTeacher(64).encode(TEXTS), FlexibleCellularPipeline(hybrid)
+    np.testing.assert_array_equal(pipeline.process(rows), process(lattice, adapter(rows)))
+    assert pipeline.decode(rows) == pipeline.generate(TEXTS)
+
+
+@pytest.mark.parametrize("mode", ["direct", "hybrid"])
+def test_one_text_gives_one_text(mode: str, request: pytest.FixtureRequest) -> None:
+    pipeline = FlexibleCellularPipeline(request.getfixturevalue(mode))
+    first, second = pipeline.generate(TEXTS)
+    assert pipeline.generate(TEXTS[1]) == second
+    assert "".join(pipeline.stream(TEXTS[0])) == first
+    assert pipeline.generate([]) == []
+
+
+def test_a_bank_answers_where_one_is_given(direct: Settings, phrases_bank: Path, phrases: list[str]) -> None:
+    pipeline = FlexibleCellularPipeline(load_config(direct, {"decoder": {"bank": phrases_bank}}))
+    (answer,) = pipeline.answer(TEXTS[:1])
+    assert answer.source == "bank"
+    assert any(phrase in answer.text for phrase in phrases)
+    assert "".join(pipeline.stream(TEXTS[0])) == answer.text
+
+
+def test_hybrid_decoding_asks_the_teacher_that_is_there(direct: Settings, phrases_bank: Path) -> None:
+    changes = {"decoder": {"name": "hybrid", "bank": phrases_bank, "effort": "none"}}
+    assert len(FlexibleCellularPipeline(load_config(direct, changes)).generate(TEXTS)) == 2
+
+
+def test_without_a_lattice_embeddings_are_decoded_as_they_are(direct: Settings, ret_checkpoint: Path) -> None:
+    pipeline = FlexibleCellularPipeline({**direct, "lattice": None})
+    rows = HashTeacher(384).encode(TEXTS)
+    np.testing.assert_array_equal(pipeline.process(rows), rows)
+    assert pipeline.decode(rows) == RETDecoder.load(ret_checkpoint).decode_batch(rows)
+    assert pipeline.parameters() == {"all": 0}
+
+
+def test_fewer_steps_are_a_setting(direct: Settings) -> None:
+    rows = HashTeacher(384).encode(TEXTS)
+    whole, short = (
+        FlexibleCellularPipeline(load_config(direct, {"lattice": {"steps": steps}})).process(rows)
+        for steps in (None, 3)
+    )
+    assert not np.allclose(whole, short, atol=1e-3)
+
+
+def test_parts_are_counted(hybrid: Settings, lattice_folder: Path, adapter_folder: Path) -> None:
+    counts = FlexibleCellularPipeline(hybrid).parameters()
+    assert counts["adapter"] == UniversalAdapter.load(adapter_folder).parameters
+    assert counts["lattice.rule"] == count_parameters(load_lattice(lattice_folder).lattice)["rule"]
+    assert counts.pop("all") == sum(counts.values())
+
+
+def test_bad_embeddings_are_refused(direct: Settings) -> None:
+    pipeline = FlexibleCellularPipeline(direct)
+    with pytest.raises(ValueError, match="shape"):
+        pipeline.process(np.ones((1, 64), np.float32))
+    with pytest.raises(ValueError, match="not a string"):
+        pipeline.generate([3])  # type: ignore[list-item]
+
+
+def test_direct_mode_loads_no_text_encoder_and_no_adapter(direct: Settings) -> None:
+    script = (
+        "import json, sys; from cellular import FlexibleCellularPipeline\n"
+        "FlexibleCellularPipeline(json.loads(sys.argv[1])).generate('a')\n"
+        "others = ('cellular.cct', 'cellular.adapter', 'cellular.lsa', 'sentence_transformers')\n"
+        "print([name for name in sys.modules if name.startswith(others)])"
+    )
+    words = [sys.executable, "-c", script, json.dumps(direct, default=str)]
+    assert subprocess.check_output(words, text=True) == "[]\n"
