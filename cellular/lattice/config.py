@@ -30,6 +30,9 @@ class LatticeConfig(Settings):
         description="names in ORDERS that Mamba follows, in turn, both ways; none: no Mamba",
     )
     sweep_every: PositiveInt = Field(2, description="steps before a sweep; none follows the last step")
+    history: PositiveInt | None = Field(
+        None, multiple_of=16, description="width of the Mamba that reads earlier turns; None: it takes none"
+    )
 
     @property
     def view(self) -> View:

@@ -4,8 +4,8 @@ An embedding enters the face x = 0 and nowhere else; cells work on it by a local
 read. A step carries information one cell further, and a sweep of Mamba across the whole lattice. All other
 states begin at zero, where the rules leave them until a wave of neighbours arrives.
 
-Shapes: B embeddings, E embedding dimension, X, Y, Z cells along the axes, C channels, P channels of a face's
-cell outside the lattice, L = X Y Z cells along a path.
+Shapes: B embeddings, E embedding dimension, N turns before each, X, Y, Z cells along the axes, C channels,
+F numbers of a face outside the lattice, L = X Y Z cells along a path.
 """
 
 import torch
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cellular.lattice.config import LatticeConfig
+from cellular.lattice.history import History, check_turns
 from cellular.lattice.norm import CellNorm
 from cellular.lattice.rules import RULES
 from cellular.lattice.sweeps import Sweep
@@ -29,39 +30,65 @@ class Lattice3D(nn.Module):
         super().__init__()
         self.config = config = config or LatticeConfig()
         self.project_in = ProjectIn(config)
+        self.history = History(config, config.history) if config.history else None
         self.norm = CellNorm(config) if config.rule else None
         self.rule = RULES[config.rule](config) if config.rule else None
         self.sweeps = nn.ModuleList(Sweep(config, order) for order in _used_orders(config))
         self.project_out = ProjectOut(config)
 
-    def forward(self, embeddings_BE: Tensor) -> Tensor:
+    def forward(
+        self, embeddings_BE: Tensor, earlier_BNE: Tensor | None = None, present_BN: Tensor | None = None
+    ) -> Tensor:
         """What the lattice makes of embeddings.
 
         Args:
             embeddings_BE: (B, E) floating, unit length.
+            earlier_BNE: (B, N, E) the turns of a dialogue before each, oldest first; only with
+                `config.history`. None: there were none.
+            present_BN: (B, N) bool, which of them there are, as where dialogues are of different lengths:
+                the others, which come first, change nothing. None: all.
 
         Returns:
             (B, E) float32, unit length.
 
         Raises:
-            ValueError: another shape, or integers.
+            ValueError: another shape, integers, or turns for a lattice without history.
         """
-        state_BXYZC = self.start(embeddings_BE)
+        state_BXYZC = self.start(embeddings_BE, earlier_BNE, present_BN)
         for number in range(self.config.steps):
             state_BXYZC = self.advance(state_BXYZC, number)
         result_BE: Tensor = self.project_out(state_BXYZC)
         return result_BE
 
-    def start(self, embeddings_BE: Tensor) -> Tensor:
+    def start(
+        self, embeddings_BE: Tensor, earlier_BNE: Tensor | None = None, present_BN: Tensor | None = None
+    ) -> Tensor:
         """(B, X, Y, Z, C) states before the first step: the embeddings on the input face, zero elsewhere."""
         dimension = self.config.embedding_dimension
         if embeddings_BE.ndim != 2 or embeddings_BE.shape[1] != dimension:
             raise ValueError(f"embeddings must have shape (B, {dimension}), not {tuple(embeddings_BE.shape)}")
         if not embeddings_BE.is_floating_point():
             raise ValueError(f"embeddings must be floating point, not {embeddings_BE.dtype}")
-        face_BYZC = self.project_in(embeddings_BE)
+        told_BF = self._recall(embeddings_BE, earlier_BNE, present_BN)
+        face_BYZC = self.project_in(embeddings_BE, told_BF)
         beyond = (0, 0, 0, 0, 0, 0, 0, self.config.size[0] - 1)
         return F.pad(face_BYZC[:, None], beyond)
+
+    def _recall(
+        self, embeddings_BE: Tensor, earlier_BNE: Tensor | None, present_BN: Tensor | None
+    ) -> Tensor | None:
+        """What the turns before add to the input face."""
+        if earlier_BNE is None:
+            if present_BN is not None:
+                raise ValueError("it says which earlier turns are present, but there are none: pass them too")
+        elif self.history is None:
+            raise ValueError("this lattice has no history: it takes single embeddings only")
+        else:
+            check_turns(embeddings_BE, earlier_BNE, present_BN)
+        if self.history is None:
+            return None
+        told_BF: Tensor = self.history(embeddings_BE, earlier_BNE, present_BN)
+        return told_BF
 
     def advance(self, state_BXYZC: Tensor, number: int) -> Tensor:
         """States after step `number`, counted from 0, and after the sweep that may follow it."""
@@ -92,10 +119,13 @@ class ProjectIn(nn.Module):
         for layer in (self.spread, self.widen):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
 
-    def forward(self, embeddings_BE: Tensor) -> Tensor:
-        """(B, Y, Z, C) of (B, E)."""
+    def forward(self, embeddings_BE: Tensor, told_BF: Tensor | None = None) -> Tensor:
+        """(B, Y, Z, C) of (B, E), and of what is added to the numbers of the face."""
         scaled = embeddings_BE.to(self.spread.weight.dtype) * self.scale
-        face_BYZC: Tensor = self.widen(self.spread(scaled).view(len(scaled), *self.face, -1))
+        face_BF: Tensor = self.spread(scaled)
+        if told_BF is not None:
+            face_BF = face_BF + told_BF
+        face_BYZC: Tensor = self.widen(face_BF.view(len(scaled), *self.face, -1))
         return face_BYZC
 
 

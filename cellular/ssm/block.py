@@ -66,23 +66,33 @@ class MambaBlock(nn.Module):
             self.taps_KG.new_zeros(batch, self.heads, self.inner // self.heads, self.state),
         )
 
-    def forward(self, x_BLW: Tensor) -> Tensor:
-        """Outputs (B, L, W) of whole sequences."""
-        return self.advance(x_BLW, self.start(len(x_BLW)))[0]
+    def forward(self, x_BLW: Tensor, present_BL: Tensor | None = None) -> Tensor:
+        """Outputs (B, L, W) of whole sequences.
+
+        Where bool `present_BL` is False a position enters no state: in front of a sequence, such positions
+        change nothing behind them. What comes out at them has no meaning.
+        """
+        return self.advance(x_BLW, self.start(len(x_BLW)), present_BL)[0]
 
     def step(self, x_BW: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
         """The output (B, W) of one further position, and the state after it."""
         y_BLW, state = self.advance(x_BW[:, None], state)
         return y_BLW[:, 0], state
 
-    def advance(self, x_BLW: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
+    def advance(
+        self, x_BLW: Tensor, state: MambaState, present_BL: Tensor | None = None
+    ) -> tuple[Tensor, MambaState]:
         """Outputs (B, L, W) of a further segment of at least one position, and the state after it."""
         projected: Tensor = self.project_in(self.norm(x_BLW))
         widths = [self.inner, self.taps_KG.shape[1], self.heads]
         gate_BLI, mixed_BLG, delta_BLH = torch.split(projected, widths, -1)
+        if present_BL is not None:
+            mixed_BLG = mixed_BLG * present_BL[..., None]
         x_BLI, b_BLN, c_BLN, mixed_BKG = self._convolve(mixed_BLG, state.mixed_BKG)
         x_BLHP = torch.unflatten(x_BLI, -1, (self.heads, -1))
         delta_BLH = F.softplus(delta_BLH + self.delta_bias_H)
+        if present_BL is not None:  # a step of 0 neither adds to the state nor lets it decay
+            delta_BLH = delta_BLH * present_BL[..., None]
         rate_H = -self.log_rate_H.exp()
         y_BLHP, scan_BHPN = ssd_scan(x_BLHP, delta_BLH, rate_H, b_BLN, c_BLN, state.scan_BHPN)
         y_BLI = (y_BLHP + self.skip_H[:, None] * x_BLHP).flatten(2)

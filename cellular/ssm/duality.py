@@ -37,6 +37,7 @@ def ssd_scan(
     under autocast too. Differentiable once, by every argument.
     """
     kept, length = state_dtype(x_BLHP), x_BLHP.shape[1]
+    chunk = min(chunk, length)
     if state_BHPN is None:
         state_BHPN = x_BLHP.new_zeros(len(x_BLHP), *x_BLHP.shape[2:], b_BLN.shape[2])
     x_BmQHP, delta_BmQH, b_BmQN, c_BmQN = (

@@ -231,6 +231,14 @@ def test_a_block_reads_no_later_position_and_no_other_text(block: MambaBlock, se
     assert differs.sum() == differs[1, 20:].sum()
 
 
+def test_absent_positions_in_front_of_a_sequence_change_nothing_behind_them(
+    block: MambaBlock, sequence: Tensor
+) -> None:
+    present_BL = torch.arange(sequence.shape[1]).expand(len(sequence), -1) >= 3
+    torch.testing.assert_close(block(sequence, present_BL)[:, 3:], block(sequence[:, 3:]))
+    torch.testing.assert_close(block(sequence, torch.ones_like(present_BL)), block(sequence))
+
+
 def test_every_parameter_of_a_block_learns(block: MambaBlock, sequence: Tensor) -> None:
     block(sequence).square().sum().backward()
     for name, parameter in block.named_parameters():
