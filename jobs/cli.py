@@ -17,6 +17,7 @@ from jobs import (
     doctor,
     embed,
     evaluate,
+    fit_lsa,
     search_bank,
     serve,
     train_ret,
@@ -28,6 +29,8 @@ bank = typer.Typer(no_args_is_help=True, help="Build, extend, search and check p
 app.add_typer(bank, name="bank")
 ret = typer.Typer(no_args_is_help=True, help="Train and compress decoders.")
 app.add_typer(ret, name="ret")
+adapter = typer.Typer(no_args_is_help=True, help="Train adapters between teachers, and fit a teacher.")
+app.add_typer(adapter, name="adapter")
 
 bank.command("build")(build_phrase_bank.main)
 bank.command("append")(append_phrase_bank.main)
@@ -36,6 +39,7 @@ bank.command("search")(search_bank.main)
 bank.command("verify")(verify_bank.main)
 ret.command("train")(train_ret.main)
 ret.command("compress")(compress_ret.main)
+adapter.command("fit-lsa")(fit_lsa.main)
 app.command("embed")(embed.main)
 app.command("decode")(decode.main)
 app.command("evaluate")(evaluate.main)
