@@ -14,15 +14,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellular.decoders.ret.vocabulary import END, PieceArray
+from cellular.decoders.ret.vocabulary import END
 from cellular.objectives import drop_pieces
+from cellular.phrases import normalise
 from cellular.training.buckets import Rows
-from cellular.training.text_to_text_config import TaskConfig
+from cellular.training.lattice_config import PairsConfig
 
 COLUMNS = ("source", "target", "task")
 OTHERS = 4  # of its group that a text is paired with, where they have no order
 
 Indices = NDArray[np.int64]
+_NONE: Indices = np.empty(0, np.int64)
 
 
 class PairBatch(NamedTuple):
@@ -33,6 +35,14 @@ class PairBatch(NamedTuple):
     inputs_BL: Tensor  # int64, (B, L - 1): pieces of the target that are read
     targets_BL: Tensor  # int64: pieces that are to follow
     mask_BL: Tensor  # float32: 1 for every piece and the END behind the last, then 0
+
+
+class Found(NamedTuple):
+    """Texts, and which of them are pairs."""
+
+    texts: list[str]
+    sources: Indices
+    targets: Indices
 
 
 @dataclass(frozen=True)
@@ -131,54 +141,48 @@ class Pairs:
         return PairBatch(sources_BS, self.tasks_N[numbers_B], inputs_BL, targets_BL, mask_BL)
 
 
-def find_pairs(
-    task: TaskConfig, texts: Sequence[str], columns: dict[str, Indices]
-) -> tuple[Indices, Indices]:
-    """Rows of the sources and rows of the targets.
+def find_pairs(table: pa.Table, text_column: str, pairs: PairsConfig | None) -> Found:
+    """Which texts of a table go together.
 
     Args:
-        task: which texts belong together.
-        texts: of all rows.
-        columns: by name, the columns that the task names, as numbers that sort like their values.
+        table: a group's rows are all in it.
+        text_column: holds the texts, but where `pairs` names columns of its own.
+        pairs: None: each text with itself, once.
+
+    Returns:
+        Texts, and the numbers of sources and of targets among them; none where the table lacks a column.
     """
-    if task.group is None:
-        first = np.unique(np.asarray(texts, dtype=object).astype(str), return_index=True)[1]
-        return np.sort(first), np.sort(first)
-    group = columns[task.group]
-    if task.order is not None:
-        rows = np.lexsort((columns[task.order], group))
-        sources, targets = rows[:-1], rows[1:]
-        same = group[sources] == group[targets]
-        return sources[same], targets[same]
-    return _within_groups(np.argsort(group, kind="stable"), group)
+    if pairs is None:
+        texts = list(dict.fromkeys(_texts(table, text_column)))
+        every = np.arange(len(texts))
+        return Found(texts, every, every)
+    named = [column for column in (pairs.group, pairs.order, pairs.source, pairs.target) if column]
+    if not {*named} <= {*table.column_names}:
+        return Found([], _NONE, _NONE)
+    if pairs.source and pairs.target:
+        texts = _texts(table, pairs.source) + _texts(table, pairs.target)
+        return Found(texts, np.arange(len(table)), np.arange(len(table), 2 * len(table)))
+    group = table[pairs.group].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    if pairs.order:
+        rows = np.lexsort((table[pairs.order].to_numpy(), group))
+        following = group[rows[:-1]] == group[rows[1:]]
+        return Found(_texts(table, text_column), rows[:-1][following], rows[1:][following])
+    return Found(_texts(table, text_column), *_within_groups(np.argsort(group, kind="stable"), group))
+
+
+def _texts(table: pa.Table, column: str) -> list[str]:
+    """Texts with white space folded; what is none becomes empty."""
+    return [normalise(text) if isinstance(text, str) else "" for text in table[column].to_pylist()]
 
 
 def _within_groups(rows: Indices, group: Indices) -> tuple[Indices, Indices]:
-    """Each row with the next few of its group, round and round."""
+    """Each row with the next few of its group, round and round; `rows` are in the order of groups."""
     _, first, inverse, sizes = np.unique(
         group[rows], return_index=True, return_inverse=True, return_counts=True
     )
     first, sizes = first[inverse], sizes[inverse]
     place = np.arange(len(rows)) - first
-    found = [
-        (rows[far], rows[(first + (place + step) % sizes)[far]])
-        for step in range(1, OTHERS + 1)
-        for far in [step < sizes]
-    ]
-    sources, targets = zip(*found, strict=True)
+    steps = [(step, step < sizes) for step in range(1, OTHERS + 1)]
+    sources = [rows[more] for _, more in steps]
+    targets = [rows[(first + (place + step) % sizes)[more]] for step, more in steps]
     return np.concatenate(sources), np.concatenate(targets)
-
-
-def pair_table(pieces: Sequence[PieceArray], sources: Indices, targets: Indices, task: int) -> pa.Table:
-    """A table with COLUMNS of pairs of rows."""
-    column = pa.array([ids.tobytes() for ids in pieces], pa.binary())
-    numbers = pa.array(np.full(len(sources), task, np.uint8))
-    return pa.table(
-        dict(
-            zip(
-                COLUMNS,
-                (column.take(pa.array(sources)), column.take(pa.array(targets)), numbers),
-                strict=True,
-            )
-        )
-    )

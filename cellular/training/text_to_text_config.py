@@ -6,28 +6,31 @@ from pydantic import Field, PositiveInt, model_validator
 
 from cellular.cct.config import CCTConfig
 from cellular.config import CorpusConfig, Settings
-from cellular.training.config import OptimizerConfig, Share, TextLoopConfig, TrainingConfig
+from cellular.training.config import Share, TextLoopConfig, TrainingConfig
+from cellular.training.lattice_config import PairsConfig
 
 
 class TaskConfig(Settings):
-    """What is written for a text: itself, the text that follows it in its group, or others of its group."""
+    """What is written for a text: the text that goes with it, or itself."""
 
-    group: str | None = Field(None, description="column; rows of a file with one value belong together")
-    order: str | None = Field(None, description="column; a row of the group is followed by the next")
+    pairs: PairsConfig | None = Field(None, description="which texts go together; None: each with itself")
     weight: PositiveInt = Field(1, description="times that each pair is learned in a pass over the data")
 
-    @model_validator(mode="after")
-    def _order_is_of_groups(self) -> "TaskConfig":
-        if self.order and not self.group:
-            raise ValueError("order needs group: the column that says which rows follow each other")
-        return self
+
+TASKS = {
+    "reconstruct": TaskConfig(),
+    "reply": TaskConfig(pairs=PairsConfig(group="dialogue_id", order="turn")),
+    "paraphrase": TaskConfig(pairs=PairsConfig(group="image_id")),
+}
 
 
 class PairDataConfig(Settings):
-    """Which pairs of texts are learned. Files without a task's columns have no pairs of it."""
+    """Which pairs of texts are learned. A file without the columns of a task has no pairs for it."""
 
     corpus: CorpusConfig
-    tasks: dict[str, TaskConfig] = Field({"reconstruct": TaskConfig()}, min_length=1)
+    tasks: dict[str, TaskConfig] = Field(
+        {"reconstruct": TASKS["reconstruct"]}, min_length=1, description="by name; the first is the default"
+    )
     vocabulary: Path | None = Field(None, description="vocabulary.json; None: the packaged one")
     min_characters: PositiveInt = 3
     max_characters: PositiveInt = 160
@@ -41,7 +44,6 @@ class TrainTextToTextConfig(TrainingConfig):
     data: PairDataConfig
     shape: CCTConfig = Field(CCTConfig(), description="its `tasks` are those of the data")
     piece_drop: Share = Field(0.1, description="share of the target's read pieces hidden in training")
-    optimizer: OptimizerConfig = OptimizerConfig()
     loop: TextLoopConfig = TextLoopConfig()
 
     @model_validator(mode="after")
