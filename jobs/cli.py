@@ -17,10 +17,10 @@ from jobs import (
     doctor,
     embed,
     evaluate,
-    fit_lsa,
     search_bank,
     serve,
     train_ret,
+    train_text_to_text,
     verify_bank,
 )
 
@@ -29,8 +29,8 @@ bank = typer.Typer(no_args_is_help=True, help="Build, extend, search and check p
 app.add_typer(bank, name="bank")
 ret = typer.Typer(no_args_is_help=True, help="Train and compress decoders.")
 app.add_typer(ret, name="ret")
-adapter = typer.Typer(no_args_is_help=True, help="Train adapters between teachers, and fit a teacher.")
-app.add_typer(adapter, name="adapter")
+text_to_text = typer.Typer(no_args_is_help=True, help="Train the model that needs no teacher.")
+app.add_typer(text_to_text, name="text-to-text")
 
 bank.command("build")(build_phrase_bank.main)
 bank.command("append")(append_phrase_bank.main)
@@ -39,7 +39,7 @@ bank.command("search")(search_bank.main)
 bank.command("verify")(verify_bank.main)
 ret.command("train")(train_ret.main)
 ret.command("compress")(compress_ret.main)
-adapter.command("fit-lsa")(fit_lsa.main)
+text_to_text.command("train")(train_text_to_text.main)
 app.command("embed")(embed.main)
 app.command("decode")(decode.main)
 app.command("evaluate")(evaluate.main)
