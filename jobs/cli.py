@@ -17,6 +17,7 @@ from jobs import (
     doctor,
     embed,
     evaluate,
+    fit_lsa,
     search_bank,
     serve,
     train_ret,
@@ -29,6 +30,8 @@ bank = typer.Typer(no_args_is_help=True, help="Build, extend, search and check p
 app.add_typer(bank, name="bank")
 ret = typer.Typer(no_args_is_help=True, help="Train and compress decoders.")
 app.add_typer(ret, name="ret")
+adapter = typer.Typer(no_args_is_help=True, help="Train adapters between teachers, and fit a teacher.")
+app.add_typer(adapter, name="adapter")
 text_to_text = typer.Typer(no_args_is_help=True, help="Train the model that needs no teacher.")
 app.add_typer(text_to_text, name="text-to-text")
 
@@ -40,6 +43,7 @@ bank.command("verify")(verify_bank.main)
 ret.command("train")(train_ret.main)
 ret.command("compress")(compress_ret.main)
 text_to_text.command("train")(train_text_to_text.main)
+adapter.command("fit-lsa")(fit_lsa.main)
 app.command("embed")(embed.main)
 app.command("decode")(decode.main)
 app.command("evaluate")(evaluate.main)
