@@ -1,10 +1,12 @@
 """The files that every kind of checkpoint has: validated settings in JSON, weights in safetensors."""
 
+import json
+from math import prod
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from cellular.errors import CellularError
 
 Config = TypeVar("Config", bound=Settings)
 
-CONFIG = "config.json"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _PACKAGED = Path(__file__).parent / "checkpoints"
 
 
@@ -72,3 +74,34 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CellularError(f"cannot read {path}: {error.strerror}") from error
     except SafetensorError as error:
         raise CellularError(f"{path} is damaged ({error}): take the checkpoint again") from error
+
+
+def describe_checkpoint(folder_or_name: Path | str) -> dict[str, object]:
+    """What any kind of checkpoint says of itself, and how many numbers it stores.
+
+    Raises:
+        CellularError: there is none, or it is damaged.
+    """
+    folder = find_checkpoint(folder_or_name)
+    weights = folder / WEIGHTS
+    try:
+        settings = json.loads((folder / CONFIG).read_bytes())
+        with safe_open(weights, "numpy") as tensors:
+            numbers = sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CellularError(f"{folder} is no checkpoint: {error}") from error
+    return {
+        "name": folder.name,
+        "path": str(folder),
+        "parameters": numbers,
+        "bytes": weights.stat().st_size,
+        **_flat(settings),
+    }
+
+
+def _flat(settings: dict[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested settings with dotted names."""
+    flat: dict[str, object] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
