@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cellular.adapter import Linear
@@ -87,8 +88,8 @@ class EmbeddingPairs:
 class PairSource:
     """Batches of pairs for the loop, and the loss on the held-out ones.
 
-    Rows are drawn at random, the same for the same seed, worker and step; a block that does not fit the memory
-    gives way to the next when as many rows have been drawn as it has.
+    Rows are drawn at random, the same for the same seed, worker and step. Of data that do not fit in memory,
+    a block gives way to the next when as many rows have been drawn as it has.
     """
 
     unit = "pairs"
@@ -130,7 +131,7 @@ class PairSource:
     def _held_out_batches(self) -> Iterator[PairBatch]:
         if self._held_out:
             numbers_N = torch.arange(len(self._held_out.source_NS), device=self._device)
-            for rows_B in numbers_N.split(self._rows):
+            for rows_B in torch.split(numbers_N, self._rows):
                 yield self._held_out.batch(rows_B)
 
     @property
@@ -146,6 +147,7 @@ def flops_per_pair(network: nn.Module) -> float:
     return 6.0 * sum(weight.numel() for weight in cast(Linear, network).parameters())
 
 
-def _matrix(column: pa.ChunkedArray) -> np.ndarray[tuple[int, int], np.dtype[np.float16]]:
+def _matrix(column: pa.ChunkedArray) -> NDArray[np.float16]:
     rows = pa.concat_arrays(column.chunks)
-    return rows.flatten().to_numpy().reshape(len(rows), -1).copy()
+    matrix: NDArray[np.float16] = rows.flatten().to_numpy().reshape(len(rows), -1).copy()
+    return matrix

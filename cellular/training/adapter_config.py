@@ -27,7 +27,7 @@ class PairLoopConfig(LoopConfig):
 
 
 class TrainAdapterConfig(TrainingConfig):
-    """One training of an adapter. `data.teacher` is the target's: its embeddings are what the source's become."""
+    """One training of an adapter; `data.teacher` gives the embeddings that the source's are to become."""
 
     data: TrainingDataConfig
     source: TeacherConfig = TeacherConfig(name="lsa")

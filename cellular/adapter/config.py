@@ -1,0 +1,18 @@
+"""The shape of an adapter. Importing it needs no torch, so that `--help` stays instant."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from cellular.config import Settings
+
+StrategyName = Literal["linear", "hierarchical", "attention", "autoencoder"]
+
+
+class AdapterConfig(Settings):
+    """Shape of an adapter."""
+
+    strategy: StrategyName = "autoencoder"
+    source_dimension: PositiveInt
+    target_dimension: PositiveInt
+    width: PositiveInt = Field(256, description="of a level, the anchors, or the code; unused by linear")
