@@ -18,8 +18,11 @@ from jobs import (
     embed,
     evaluate,
     fit_lsa,
+    generate,
+    info,
     search_bank,
     serve,
+    show_lattice,
     train_ret,
     train_text_to_text,
     verify_bank,
@@ -34,6 +37,8 @@ adapter = typer.Typer(no_args_is_help=True, help="Train adapters between teacher
 app.add_typer(adapter, name="adapter")
 text_to_text = typer.Typer(no_args_is_help=True, help="Train the model that needs no teacher.")
 app.add_typer(text_to_text, name="text-to-text")
+lattice = typer.Typer(no_args_is_help=True, help="Train lattices of cells and look into them.")
+app.add_typer(lattice, name="lattice")
 
 bank.command("build")(build_phrase_bank.main)
 bank.command("append")(append_phrase_bank.main)
@@ -43,13 +48,16 @@ bank.command("verify")(verify_bank.main)
 ret.command("train")(train_ret.main)
 ret.command("compress")(compress_ret.main)
 text_to_text.command("train")(train_text_to_text.main)
+lattice.command("show")(show_lattice.main)
 adapter.command("fit-lsa")(fit_lsa.main)
 app.command("embed")(embed.main)
 app.command("decode")(decode.main)
+app.command("generate")(generate.main)
 app.command("evaluate")(evaluate.main)
 app.command("serve")(serve.main)
 app.command("api-key")(create_api_key.main)
 app.command("demo")(demo.main)
+app.command("info")(info.main)
 app.command("doctor")(doctor.main)
 
 
