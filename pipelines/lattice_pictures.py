@@ -57,7 +57,7 @@ def trace(lattice: Lattice3D, embedding_E: FloatArray) -> dict[str, FloatArray]:
     """How bright each cell is.
 
     Returns:
-        (T + 1, X, Y, Z) float32, 0 to 1, of the lattice as it works; of its rule alone, where it has Mamba too.
+        (T + 1, X, Y, Z) float32, 0 to 1, of the lattice as it works, and of its rule alone if it has Mamba.
     """
     pair_BE = torch.from_numpy(np.stack([embedding_E, np.zeros_like(embedding_E)]))
     runs = {"rule and Mamba" if lattice.sweeps else "rule": record_states(lattice, pair_BE)}
@@ -83,7 +83,7 @@ def _frame(runs: dict[str, FloatArray]) -> Figure:
     height = 0.93 / len(runs)
     for number, (name, bright_XYZ) in enumerate(runs.items()):
         bottom = (len(runs) - 1 - number) * height
-        _draw_cells(figure.add_axes((0, bottom + 0.02, 0.3, height * 0.9), projection="3d"), bright_XYZ)
+        _draw_cells(figure.add_axes((0, bottom + 0.07, 0.3, height * 0.88), projection="3d"), bright_XYZ)
         layers = figure.add_axes((0.33, bottom + 0.25 * height, 0.65, height * 0.5))
         _draw_layers(layers, bright_XYZ[np.newaxis])
         layers.set(title=name, yticks=[])
