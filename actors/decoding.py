@@ -1,6 +1,21 @@
 """What served decoders are asked and answer: plain tuples, which a process reads without loading torch."""
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from cellular.decoders.context import Session
+
+
+class PhraseBankOptions(NamedTuple):
+    """How a phrase bank decodes.
+
+    Attributes:
+        method: one of DecodingConfig.assembly_method; None: the decoder's own.
+        session: what was said before.
+    """
+
+    method: str | None = None
+    session: "Session | None" = None
 
 
 class RETOptions(NamedTuple):
@@ -43,10 +58,22 @@ class HybridOptions(NamedTuple):
     Attributes:
         max_teacher_calls: texts that the teacher may embed for each embedding; None: the effort's own number.
         seed: of RET's draws.
+        explain: also return the candidates.
     """
 
     max_teacher_calls: int | None = None
     seed: int = 0
+    explain: bool = False
+
+
+class HybridCandidate(NamedTuple):
+    """A text that was considered; see `cellular.decoders.hybrid.Candidate`."""
+
+    text: str
+    source: Literal["bank", "ret"]
+    cosine: float
+    judged: bool
+    log_probability: float
 
 
 class HybridResult(NamedTuple):
@@ -57,3 +84,16 @@ class HybridResult(NamedTuple):
     source: Literal["bank", "ret"]
     estimated: bool
     teacher_calls: int
+    candidates: tuple[HybridCandidate, ...] = ()
+
+
+class TextOptions(NamedTuple):
+    """How text to text writes.
+
+    Attributes:
+        task: what it was trained for; None: the first of its tasks.
+        max_length: pieces in a text; None: its own limit.
+    """
+
+    task: str | None = None
+    max_length: int | None = None

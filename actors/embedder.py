@@ -29,6 +29,10 @@ class Embedder:
         """Embed texts, (N, D) float32 of unit length."""
         return self.teacher.encode(texts)
 
+    def describe(self) -> dict[str, Any]:
+        """The embedding space."""
+        return {name: getattr(self.teacher, name) for name in ("name", "dimension", "fingerprint")}
+
 
 class ShardEmbedder(Embedder):
     """Embeds the shards of a build; takes over what a bank already holds.

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from cellular.checkpoint_files import find_checkpoint
 from cellular.files import sha256_file
-from cellular.lattice import load_lattice
+from cellular.lattice import load_lattice, record_states
 from cellular.lattice.checkpoint import WEIGHTS
 from cellular.lattice.inference import process
 from cellular.types import FloatArray
@@ -46,6 +47,15 @@ class Lattice:
         """
         return process(self.checkpoint.lattice, embeddings, earlier)
 
+    def process_turns(self, dialogues: Sequence[FloatArray]) -> FloatArray:
+        """What the lattice makes of the last of each dialogue's (turns, E) embeddings: (N, E) float32."""
+        return self.process(np.stack([turns[-1] for turns in dialogues]), [turns[:-1] for turns in dialogues])
+
+    def states(self, embeddings: FloatArray) -> list[FloatArray]:
+        """Norms of the cells before the first step and after each: (steps + 1, X, Y, Z) for each row."""
+        states_TBXYZC = record_states(self.checkpoint.lattice, torch.from_numpy(embeddings))
+        return list(states_TBXYZC.norm(dim=-1).movedim(0, 1).numpy())
+
     def describe(self) -> dict[str, Any]:
         """What this worker answers from."""
         return {
@@ -55,6 +65,7 @@ class Lattice:
                 "fingerprint": sha256_file(self.folder / WEIGHTS)[:16],
                 "dimension": self.dimension,
                 "steps": self.checkpoint.lattice.config.steps,
+                "history": self.checkpoint.lattice.config.history,
                 "teacher": self.checkpoint.teacher,
             },
         }

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from actors.decoding import PhraseBankOptions
 from cellular import decoders
 from cellular.bank import PhraseBank
 from cellular.config import DecodingConfig
@@ -14,22 +15,25 @@ class PhraseBankDecoder:
     """Holds one version of a bank, mapped into memory: workers on one node share its pages.
 
     Args:
+        config: how to decode, where a call does not name a method.
         bank: folder of the bank.
         version: which version; None is the current one.
-        config: how to decode, where a call does not name a method.
 
     Raises:
         CellularError: the bank is missing or damaged.
     """
 
-    def __init__(self, bank: Path, version: str | None, config: DecodingConfig) -> None:
+    def __init__(self, config: DecodingConfig, bank: Path | str, version: str | None) -> None:
         self.bank = PhraseBank.open(bank, version=version)
         self.config = config
         self._decoders: dict[str, decoders.PhraseBankDecoder] = {}
 
-    def decode(self, embeddings: FloatArray, method: str | None = None) -> list[DecodeResult]:
-        """Turn (N, D) float32 embeddings into texts; `method` is one of DecodingConfig.assembly_method."""
-        return self._decoder(method or self.config.assembly_method).decode_batch(embeddings)
+    def decode(
+        self, embeddings: FloatArray, options: PhraseBankOptions = PhraseBankOptions()
+    ) -> list[DecodeResult]:
+        """Turn (N, D) float32 embeddings into texts, each as the next of the session."""
+        decoder = self._decoder(options.method or self.config.assembly_method)
+        return decoder.decode_batch(embeddings, session=options.session)
 
     def describe(self) -> dict[str, Any]:
         """What this worker answers from."""

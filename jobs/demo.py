@@ -33,7 +33,7 @@ def main(
     log(f"bank: {report.phrases:,} phrases in {report.path}, {report.embedded:,} embedded in this run")
     answers = demo.decode(report.path, held_out, TeacherConfig(name=teacher))
     log("starting the HTTP application")
-    with running(ServeConfig(bank=report.path), port=0) as url:
+    with running(ServeConfig(banks={report.path.name: report.path}), port=0) as url:
         connection = HTTPConnection(url.removeprefix("http://"), timeout=60)
         ask(connection, -answers[0].embedding)  # warms up
         replies = [ask(connection, answer.embedding) for answer in answers[:rows]]

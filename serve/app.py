@@ -1,10 +1,13 @@
 """The application on Ray Serve: plain classes become deployments, and the graph is put together.
 
-    Gateway ──encode──▶ Embedder              texts to embeddings
-       ├──────decode──▶ PhraseBankDecoder     embeddings to texts, by search and assembly
-       ├──────decode──▶ RETDecoder            embeddings to texts, piece by piece
-       └──────decode──▶ HybridDecoder         embeddings to texts, the best of both
-                           └──encode──▶ Embedder
+    Gateway ──encode───▶ Embedder            texts to embeddings
+       ├──────process──▶ Lattice             embeddings to embeddings
+       ├──────decode───▶ PhraseBankDecoder   embeddings to texts, by search and assembly
+       ├──────decode───▶ RETDecoder          embeddings to texts, piece by piece
+       ├──────decode───▶ HybridDecoder       embeddings to texts, the best of both
+       │                    └──encode──▶ Embedder
+       ├──────generate─▶ TextToText          texts to texts
+       └──────commit───▶ SessionStore        what dialogues said
 
 The options of each deployment are read from config.yaml; the classes are in `replicas`.
 """
@@ -13,7 +16,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from typing import Any
@@ -24,11 +27,25 @@ from ray import serve
 
 from actors.embedder import Embedder
 from actors.hybrid_decoder import HybridDecoder
+from actors.lattice import Lattice
 from actors.phrase_bank_decoder import PhraseBankDecoder
 from actors.ret_decoder import RETDecoder
+from actors.session_store import SessionStore
+from actors.text_to_text import TextToText
 from cellular.errors import CellularError
-from serve.contents import resolve
-from serve.replicas import DecoderReplica, EmbedderReplica, GatewayReplica, HybridReplica, RETReplica
+from serve.contents import Contents, resolve
+from serve.replicas import (
+    BankReplica,
+    EmbedderReplica,
+    FusedReplica,
+    GatewayReplica,
+    HybridReplica,
+    LatticeReplica,
+    Part,
+    RETReplica,
+    SessionStoreReplica,
+    TextToTextReplica,
+)
 from serve.settings import ServeConfig
 
 NAME = "cellular"
@@ -36,34 +53,46 @@ ERROR_CLASS = f"{CellularError.__module__}.{CellularError.__name__}: "
 
 
 def build(config: ServeConfig) -> serve.Application:
-    """The graph. Raises CellularError where what is to be served is missing, or of different teachers."""
-    contents = resolve(config)
-    # The version is fixed here, so that a replica started later does not answer from a newer one.
-    bank = (contents.bank.path, contents.bank.version) if contents.bank is not None else ()
-    ret = (contents.checkpoint, config.engine, config.precision)
-    embedder = deployment(EmbedderReplica, "Embedder").bind(Embedder, contents.teacher)
-    decoders = {
-        "phrase_bank": deployment(DecoderReplica, "PhraseBankDecoder").bind(
-            PhraseBankDecoder, *bank, config.decoding
-        ),
-        "ret": deployment(RETReplica, "RETDecoder").bind(RETDecoder, *ret),
-        "hybrid": deployment(HybridReplica, "HybridDecoder").bind(
-            embedder, HybridDecoder, *bank, *ret, config.effort
-        ),
+    """The application. Raises CellularError where what it serves is missing, or of different teachers."""
+    parts = graph(resolve(config), config)
+    if config.fused:
+        gateway = parts.pop("Gateway")
+        batching = {name: deployment_options()[name]["user_config"] for name in parts}
+        return bound(Part(FusedReplica, (parts, batching, *gateway.arguments)), "Gateway", {})
+    deployed: dict[str, serve.Application] = {}
+    for name, part in parts.items():
+        deployed[name] = bound(part, name, deployed)
+    return deployed["Gateway"]
+
+
+def graph(contents: Contents, config: ServeConfig) -> dict[str, Part]:
+    """What is served: each part after those that it calls."""
+    ret = (RETDecoder, (contents.checkpoint, config.engine, config.precision))
+    hybrid = (HybridDecoder, ret, config.effort, contents.space)
+    sessions = (config.sessions.file, config.sessions.number, config.sessions.age_s)
+    stages = {
+        "Embedder": Part(EmbedderReplica, (Embedder, contents.teacher)),
+        "Lattice": Part(LatticeReplica, (Lattice, contents.lattices)),
+        "PhraseBankDecoder": Part(BankReplica, (PhraseBankDecoder, config.decoding)),
+        "RETDecoder": Part(RETReplica, (RETDecoder, *ret[1])),
+        "HybridDecoder": Part(HybridReplica, hybrid, calls=("Embedder",)),
+        "TextToText": Part(TextToTextReplica, (TextToText, contents.text_to_text)),
+        "SessionStore": Part(SessionStoreReplica, (SessionStore, *sessions)),
     }
-    gateway: serve.Application = deployment(serve.ingress()(GatewayReplica), "Gateway").bind(
-        embedder,
-        {name: decoders[name] for name in contents.decoders},
-        config.limits,
-        config.gathering,
-        config.interface,
+    served = {name: part for name, part in stages.items() if name in ("Embedder", *contents.stages)}
+    resolved = config.model_copy(update={"banks": contents.banks})
+    return served | {"Gateway": Part(GatewayReplica, (resolved,), calls=tuple(served))}
+
+
+def bound(part: Part, name: str, deployed: Mapping[str, serve.Application]) -> serve.Application:
+    """A part as a deployment, with its options from config.yaml."""
+    replica = serve.ingress()(part.replica) if name == "Gateway" else part.replica
+    callees = ({callee: deployed[callee] for callee in part.calls},) if part.calls else ()
+    options = deployment_options()[name]
+    application: serve.Application = serve.deployment(name=name, **options)(replica).bind(
+        *part.arguments, *callees
     )
-    return gateway
-
-
-def deployment(replica: type, name: str) -> serve.Deployment:
-    """A plain class as a deployment, with its options from config.yaml."""
-    return serve.deployment(name=name, **deployment_options()[name])(replica)
+    return application
 
 
 def deployment_options() -> dict[str, dict[str, Any]]:

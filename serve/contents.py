@@ -1,18 +1,40 @@
-"""What an application serves: bank, checkpoint and teacher, agreed before anything starts."""
+"""What an application serves: banks, checkpoints and teacher, agreed before anything starts."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final, NamedTuple, get_args
 
 from cellular.bank import PhraseBank
-from cellular.client.results import DecoderName
+from cellular.checkpoint_files import find_checkpoint, packaged_checkpoints
 from cellular.config import TeacherConfig
-from cellular.decoders.ret.checkpoint import DEFAULT_CHECKPOINT, Checkpoint, load_checkpoint
+from cellular.decoders.ret.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
 from cellular.errors import CellularError
+from cellular.lattice import load_lattice
 from cellular.teachers import load_teacher
-from serve.settings import ServeConfig
+from serve.settings import BankSettings, ServeConfig, StageName
 
-logger = logging.getLogger("cellular.serve")
+logger = logging.getLogger("ray.serve.cellular")
+
+LATTICES = ("lattice-denoise-all-MiniLM-L6-v2", "lattice-reply-all-MiniLM-L6-v2")
+TEXT_TO_TEXT = "text-to-text"
+NEEDS: Final[dict[StageName, str]] = {
+    "PhraseBankDecoder": "name a bank",
+    "RETDecoder": "name a checkpoint of the banks' teacher",
+    "HybridDecoder": "it needs a bank, and a checkpoint of its teacher",
+    "Lattice": "name lattices of the teacher",
+    "TextToText": "name its checkpoint",
+    "SessionStore": "name a bank or a lattice",
+}
+
+
+class Space(NamedTuple):
+    """The embeddings that all parts share."""
+
+    name: str
+    fingerprint: str
+    dimension: int
 
 
 @dataclass(frozen=True)
@@ -21,76 +43,122 @@ class Contents:
 
     Attributes:
         teacher: the model that makes the embeddings.
-        decoders: those that are served.
-        bank: opened, where one is served: its version stays, whatever is published later.
-        checkpoint: RET's folder or name, where it is served.
+        space: what these are.
+        stages: those that are served, beside the Gateway and the Embedder.
+        banks: by name, in folders that are found from anywhere.
+        checkpoint: RET's folder or name, where it is needed.
+        lattices: folders or names, by the name that a request gives.
+        text_to_text: folder or name, where it is served.
     """
 
     teacher: TeacherConfig
-    decoders: tuple[DecoderName, ...]
-    bank: PhraseBank | None
+    space: Space
+    stages: tuple[StageName, ...]
+    banks: Mapping[str, BankSettings]
     checkpoint: str | None
+    lattices: Mapping[str, str]
+    text_to_text: str | None
 
 
 def resolve(config: ServeConfig) -> Contents:
-    """Open what the settings name.
+    """Open what the settings name; of the parts that come with the package, serve those that fit.
 
     Raises:
-        CellularError: something is missing, or the bank, the checkpoint and the teacher asked for disagree.
+        CellularError: something is missing, or what was asked for is of different teachers.
     """
-    bank = None
-    if config.bank is not None and config.decoders != ("ret",):
-        bank = PhraseBank.open(config.bank.resolve(), version=config.version)
-    checkpoint = None if config.decoders == ("phrase_bank",) else _checkpoint(config, bank)
-    manifest = bank.manifest if bank is not None else None
-    made_by = next(part.teacher for part in (manifest, checkpoint) if part is not None)
-    available: dict[DecoderName, bool] = {
-        "phrase_bank": bank is not None,
-        "ret": checkpoint is not None,
-        "hybrid": bank is not None and checkpoint is not None,
+    wanted: set[StageName] = set(config.stages or get_args(StageName))
+    needs_ret = bool(wanted & {"RETDecoder", "HybridDecoder"})
+    banks, space = _banks(config)
+    checkpoint, space = _checkpoint(config, space) if needs_ret else (None, space)
+    space = space or _space_of(load_teacher(config.teacher or TeacherConfig()))
+    lattices = _lattices(config, space) if "Lattice" in wanted else {}
+    text_to_text = _text_to_text(config) if "TextToText" in wanted else None
+    served: dict[StageName, Any] = {
+        "PhraseBankDecoder": banks,
+        "RETDecoder": checkpoint,
+        "HybridDecoder": banks and checkpoint,
+        "Lattice": lattices,
+        "TextToText": text_to_text,
+        "SessionStore": banks or lattices,
     }
-    return Contents(
-        teacher=_teacher(config.teacher, made_by.name, made_by.fingerprint),
-        decoders=config.decoders or tuple(name for name, there in available.items() if there),
-        bank=bank,
-        checkpoint=_name(config) if checkpoint else None,
-    )
+    for stage in config.stages or ():
+        if not served[stage]:
+            raise CellularError(f"there is nothing for {stage} to serve: {NEEDS[stage]}")
+    stages = tuple(name for name, there in served.items() if there and name in wanted)
+    teacher = _teacher(config.teacher, space)
+    return Contents(teacher, space, stages, banks, checkpoint, lattices, text_to_text)
 
 
-def _name(config: ServeConfig) -> str:
+def _banks(config: ServeConfig) -> tuple[dict[str, BankSettings], Space | None]:
+    banks, space = {}, None
+    for name, settings in config.banks.items():
+        bank = PhraseBank.open(settings.folder.resolve(), version=settings.version)
+        own = Space(bank.manifest.teacher.name, bank.fingerprint, bank.dimension)
+        _check_space(f"bank {name}", own.fingerprint, space)
+        space = space or own
+        banks[name] = settings.model_copy(update={"folder": settings.folder.resolve()})
+    return banks, space
+
+
+def _checkpoint(config: ServeConfig, space: Space | None) -> tuple[str | None, Space | None]:
+    """RET's; where nobody asked for it and it does not fit the banks, they are served alone."""
+    name = _located(config.checkpoint or DEFAULT_CHECKPOINT)
+    try:
+        own = _space_of(load_checkpoint(name).teacher)
+        _check_space(f"checkpoint {name}", own.fingerprint, space)
+    except CellularError as error:
+        if space is None or config.checkpoint or config.stages:
+            raise
+        logger.warning("RETDecoder and HybridDecoder are not served: %s", error)
+        return None, space
+    return name, own
+
+
+def _lattices(config: ServeConfig, space: Space) -> dict[str, str]:
+    """Those that were asked for, or those of the package that fit, by the last part of their name."""
+    asked = config.lattices
+    found = {}
+    for lattice in LATTICES if asked is None else asked:
+        if asked is not None:
+            _check_space(f"lattice {lattice}", load_lattice(lattice).teacher, space)
+        elif lattice not in packaged_checkpoints() or load_lattice(lattice).teacher != space.fingerprint:
+            continue
+        found[Path(lattice).name] = _located(lattice)
+    return found
+
+
+def _text_to_text(config: ServeConfig) -> str | None:
+    if config.text_to_text is None and TEXT_TO_TEXT not in packaged_checkpoints():
+        return None
+    name = config.text_to_text or TEXT_TO_TEXT
+    find_checkpoint(name)
+    return _located(name)
+
+
+def _located(name: str) -> str:
     """A packaged checkpoint's name, or an absolute path: replicas run in folders of their own."""
-    name = config.checkpoint or DEFAULT_CHECKPOINT
     return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
-def _checkpoint(config: ServeConfig, bank: PhraseBank | None) -> Checkpoint | None:
-    """The checkpoint; where nobody asked for RET and it does not fit the bank, the bank is served alone."""
-    try:
-        checkpoint = load_checkpoint(_name(config))
-        if bank is not None:
-            _check_space(_name(config), checkpoint, bank)
-    except CellularError as error:
-        if bank is None or config.checkpoint or config.decoders:
-            raise
-        logger.warning("ret and hybrid are not served: %s", error)
-        return None
-    return checkpoint
-
-
-def _check_space(name: str, checkpoint: Checkpoint, bank: PhraseBank) -> None:
-    if checkpoint.teacher.fingerprint != bank.fingerprint:
+def _check_space(what: str, fingerprint: str, space: Space | None) -> None:
+    if space is not None and fingerprint != space.fingerprint:
         raise CellularError(
-            f"checkpoint {name} is for embeddings of {checkpoint.teacher.fingerprint}, the bank holds "
-            f"those of {bank.fingerprint}: name one for {bank.manifest.teacher.name}, or serve the bank alone"
+            f"{what} is for embeddings of {fingerprint}, the rest for those of {space.fingerprint}: "
+            f"name one for {space.name}, or serve it alone"
         )
 
 
-def _teacher(asked: TeacherConfig | None, name: str, fingerprint: str) -> TeacherConfig:
+def _space_of(teacher: Any) -> Space:
+    return Space(teacher.name, teacher.fingerprint, teacher.dimension)
+
+
+def _teacher(asked: TeacherConfig | None, space: Space) -> TeacherConfig:
     """The teacher that made the parts, unless another name was asked for, which must be the same model."""
-    if asked is not None and asked.name != name:
+    if asked is not None and asked.name != space.name:
         found = load_teacher(asked.model_copy(update={"device": "cpu"})).fingerprint
-        if found != fingerprint:
+        if found != space.fingerprint:
             raise CellularError(
-                f"what is served is for embeddings of {fingerprint}, not of {found}: use the teacher {name}"
+                f"what is served is for embeddings of {space.fingerprint}, not of {found}: "
+                f"use the teacher {space.name}"
             )
-    return asked or TeacherConfig(name=name)
+    return asked or TeacherConfig(name=space.name)

@@ -1,231 +1,216 @@
-"""The HTTP interface: checks a request, calls each stage once with all of its rows, writes the answer.
+"""The HTTP interface: checks a request, has its work done, writes the answer.
 
-Knows nothing of Ray: a stage is anything with `call` and `stream`. The routes are in `serve.interface`.
+Knows nothing of Ray: a stage is what `serve.stages` says, and `serve.interface` makes an ordinary FastAPI
+application of it.
 """
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+from typing import Any
 
 import orjson
 from fastapi import Response
 
 from actors.decoding import RETResult
-from cellular.client.results import DecoderName
-from cellular.errors import CellularError
+from cellular import __version__
 from cellular.types import FloatArray
+from serve.deadlines import Deadline
 from serve.decoders import DECODERS
 from serve.events import event, event_stream
+from serve.flow import Flow, Job, Timings, timed
 from serve.problems import ProblemError
-from serve.schemas import DecodeRequest, EmbeddingsRequest, embedding_fields, model_fields
-from serve.settings import Limits
-from serve.validation import check_options, check_texts, checked_embeddings
+from serve.schemas import (
+    DecodeRequest,
+    EmbeddingsRequest,
+    GenerateRequest,
+    LatticeStatesRequest,
+    ProcessRequest,
+    embedding_fields,
+    model_fields,
+)
+from serve.settings import ServeConfig
+from serve.stages import OverloadedError, Stage, UnavailableError
+from serve.validation import check_options, check_texts, checked_embeddings, checked_turns
 
 HEALTH_DEADLINE_S = 2.0
 
 
-class OverloadedError(Exception):
-    """A stage's queue is full."""
-
-
-class UnavailableError(Exception):
-    """A stage has no replica that answers."""
-
-
-class Stage(Protocol):
-    """A model behind a queue. Raises OverloadedError if that is full, UnavailableError for a lost replica."""
-
-    async def call(self, method: str, *arguments: Any) -> Any:
-        """The result of one method of one replica."""
-
-    def stream(self, method: str, *arguments: Any) -> AsyncGenerator[Any]:
-        """What a generator method of one replica yields; closing the generator ends its work."""
-
-
 class Gateway:
-    """The routes. Each stage is awaited before the next is called, so that a full queue is seen at once.
+    """The routes.
 
     Args:
-        embedder: the teacher.
-        decoders: at least one; the first in the order of DECODERS answers where a request names none.
-        limits: of a request.
+        stages: those that are served, by the names of their deployments.
+        config: of the application.
     """
 
-    def __init__(self, embedder: Stage, decoders: Mapping[DecoderName, Stage], limits: Limits) -> None:
-        self.embedder = embedder
-        self.decoders: dict[DecoderName, Stage] = {
-            name: decoders[name] for name in DECODERS if name in decoders
-        }
-        self.limits = limits
-        self.teacher: dict[str, Any] = {}
-        self.served: dict[DecoderName, dict[str, Any]] = {}
+    def __init__(self, stages: Mapping[str, Stage], config: ServeConfig) -> None:
+        self.stages = stages
+        self.config = config
+        self.limits = config.limits
+        self.flow = Flow(stages, config)
 
     async def start(self) -> None:
         """Wait until every stage runs, and learn what it serves.
 
         Raises:
-            CellularError: a decoder is for another teacher's vectors.
+            CellularError: something is for another teacher's vectors.
         """
-        self.teacher = await self.embedder.call("describe")
-        for name, decoder in self.decoders.items():
-            self.served[name] = await decoder.call("describe")
-            made_for = self.served[name]["teacher"]
-            if made_for["fingerprint"] != self.teacher["fingerprint"]:
-                raise CellularError(
-                    f"{name} is for vectors of {made_for['fingerprint']}, but the Embedder runs "
-                    f"{self.teacher['fingerprint']}: set teacher to {made_for['name']} or serve another"
-                )
+        await self.flow.start()
 
     async def embeddings(self, request: EmbeddingsRequest) -> Response:
         """Embed texts: `POST /v1/embeddings`."""
         self._check_model(request)
         check_texts(request.input, "input", self.limits)
-        async with self._answering(self._deadline()):
-            vectors: FloatArray = await self.embedder.call("encode", request.input)
+        async with Deadline(self.limits).kept():
+            vectors = await self.flow.embed(request.input, {})
         words = sum(len(text.split()) for text in request.input)
         return json_response(
             {
                 "object": "list",
                 "data": embedding_fields(vectors, request.encoding_format),
-                "model": self.teacher["name"],
+                "model": self.flow.teacher["name"],
                 "usage": {"prompt_tokens": words, "total_tokens": words},
             }
         )
 
+    async def process(self, request: ProcessRequest) -> Response:
+        """Send embeddings, or those of texts, through a lattice: `POST /v1/process`."""
+        lattice, timings = self.flow.lattice(request.lattice), Timings()
+        given = checked_embeddings(request, self.flow.dimension, self.limits)
+        turns = checked_turns(request, self.flow.dimension, self.limits)
+        async with Deadline(self.limits).kept():
+            rows = given if given is not None else await self.flow.embed(request.texts or [], timings)
+            vectors = await self.flow.process(rows, lattice, turns, timings)
+        data = embedding_fields(vectors, request.encoding_format)
+        return json_response({"lattice": lattice, "data": data, "timings": timings})
+
+    async def lattice_states(self, request: LatticeStatesRequest) -> Response:
+        """How far the cells of a lattice are from rest over its steps: `POST /v1/lattice/states`."""
+        lattice = self.flow.lattice(request.lattice)
+        given = checked_embeddings(request, self.flow.dimension, self.limits)
+        async with Deadline(self.limits).kept():
+            rows = given if given is not None else await self.flow.embed(request.texts or [], {})
+            states = await self.stages["Lattice"].call("states", rows, lattice)
+        return json_response({"lattice": lattice, "states": states})
+
     async def decode(self, request: DecodeRequest) -> Response:
         """Turn embeddings, or texts by way of their embeddings, into text: `POST /v1/decode`."""
-        name = self._decoder(request)
-        check_options(request, name, self.served[name], self.limits)
-        given = checked_embeddings(request, self.teacher["dimension"], self.limits)
-        if request.stream:
-            return await event_stream(self._events(name, request, given))
-        async with self._answering(self._deadline()):
-            embeddings, embed_ms = await self._embedded(request, given)
-            start = time.perf_counter()
-            options = DECODERS[name].options(request)
-            results = await self.decoders[name].call("decode", embeddings, options)
-        timings = {"embed_ms": embed_ms, "decode_ms": milliseconds_since(start)}
-        return json_response(self._answer(name, request, results, timings))
+        job = self.flow.job(request)
+        check_options(request, job.decoder, self.flow.served[job.decoder], self.limits)
+        given = checked_embeddings(request, self.flow.dimension, self.limits)
+        return await self._decoded(job, given)
+
+    async def generate(self, request: GenerateRequest) -> Response:
+        """Texts for texts, by one of the three pipelines: `POST /v1/generate`."""
+        check_texts(request.texts, "texts", self.limits)
+        if request.mode == "text_to_text":
+            check_options(request, "text_to_text", {}, self.limits)
+            return await self._rewritten(request)
+        job = self.flow.generation(request)
+        check_options(request, job.decoder, self.flow.served[job.decoder], self.limits)
+        return await self._decoded(job, None)
 
     async def models(self) -> Response:
-        """Teachers, decoders, banks and checkpoints: `GET /v1/models`."""
-        models = [model_fields("teacher", self.teacher)]
-        for name, served in self.served.items():
-            models.append(model_fields("decoder", {"name": name, "teacher": served["teacher"]["name"]}))
-            models += [model_fields(kind, served[kind]) for kind in ("bank", "checkpoint") if kind in served]
-        unique = {(model["kind"], model["id"]): model for model in models}
-        return json_response({"object": "list", "data": list(unique.values())})
+        """Teachers, decoders, banks, checkpoints and lattices: `GET /v1/models`."""
+        data = [model_fields(kind, described) for kind, described in self.flow.described()]
+        return json_response({"object": "list", "data": data})
+
+    async def stats(self) -> Response:
+        """What every replica of every stage has done since it started: `GET /v1/stats`."""
+        async with Deadline(self.limits).kept():
+            found = await asyncio.gather(*(stage.every("statistics") for stage in self.stages.values()))
+        return json_response({"stages": dict(zip(self.stages, found, strict=True))})
 
     async def health(self) -> Response:
-        """Whether every stage answers: `GET /healthz`, 200 if so, busy included, else 503."""
-        stages = {"Embedder": self.embedder}
-        stages |= {DECODERS[name].deployment: stage for name, stage in self.decoders.items()}
-        states = await asyncio.gather(*map(self._state, stages.values()))
+        """That this Gateway lives: `GET /healthz`."""
+        return json_response({"status": "alive", "version": __version__})
+
+    async def ready(self) -> Response:
+        """Whether every stage answers: `GET /readyz`, 200 if so, busy included, else 503."""
+        states = await asyncio.gather(*map(self._state, self.stages.values()))
         worst = max(states, key=("ready", "busy", "unavailable").index)
         fields = {
             "status": worst,
-            "stages": dict(zip(stages, states, strict=True)),
-            "teacher": self.teacher["name"],
-            "bank": self._bank("phrase_bank") or self._bank("hybrid"),
+            "stages": dict(zip(self.stages, states, strict=True)),
+            "teacher": self.flow.teacher["name"],
+            "bank": self.flow.bank_info(None),
         }
         return json_response(fields, 503 if worst == "unavailable" else 200)
 
+    async def _decoded(self, job: Job, given: FloatArray | None) -> Response:
+        """The texts of embeddings, which are those of the request's texts where none are given."""
+        deadline, timings = Deadline(self.limits), Timings()
+        if job.request.stream:
+            return await event_stream(self._events(job, given, deadline, timings))
+        async with deadline.kept():
+            embeddings = given if given is not None else await self.flow.embed_for(job, timings)
+            results = await self.flow.run(job, embeddings, timings)
+        return json_response(self._answer(job, results, timings))
+
     async def _events(
-        self, name: DecoderName, request: DecodeRequest, given: FloatArray | None
+        self, job: Job, given: FloatArray | None, deadline: Deadline, timings: Timings
     ) -> AsyncGenerator[bytes]:
         """Each text's increments, then the answer that the request would have without `stream`."""
-        until = self._deadline()
-        async with self._answering(until):
-            embeddings, embed_ms = await self._embedded(request, given)
-        texts, start = [""] * len(embeddings), time.perf_counter()
-        options = DECODERS[name].options(request)
-        async with aclosing(self.decoders[name].stream("stream", embeddings, options)) as increments:
-            async for number, text in self._in_time(increments, until):
-                texts[number] += text
-                yield event("text", {"index": number, "text": text})
-        timings = {"embed_ms": embed_ms, "decode_ms": milliseconds_since(start)}
-        yield event("result", self._answer(name, request, map(RETResult, texts), timings))
+        async with deadline.kept():
+            embeddings = given if given is not None else await self.flow.embed_for(job, timings)
+            if job.lattice is not None:
+                embeddings = await self.flow.process(embeddings, job.lattice, None, timings)
+        stage, options = self.flow.decoder(job)
+        increments = stage.stream("stream", embeddings, options)
+        texts = [""] * len(embeddings)
+        async for one in _increments(deadline.items(increments), texts, timings):
+            yield one
+        yield event("result", self._answer(job, map(RETResult, texts), timings))
 
-    async def _in_time(self, items: AsyncGenerator[Any], until: float) -> AsyncGenerator[Any]:
-        """The items, while there is time: the deadline is of the task that waits, which may change."""
-        while True:
-            async with self._answering(until):
-                try:
-                    item = await anext(items)
-                except StopAsyncIteration:
-                    return
-            yield item
+    async def _rewritten(self, request: GenerateRequest) -> Response:
+        """Text to text: no embedding of the teacher's is made."""
+        stage, options = self.flow.rewriting(request)
+        deadline, timings = Deadline(self.limits), Timings()
 
-    async def _embedded(
-        self, request: DecodeRequest, given: FloatArray | None
-    ) -> tuple[FloatArray, float | None]:
-        """The embeddings that were sent, or those of the texts and the milliseconds that they took."""
-        if given is not None:
-            return given, None
-        start = time.perf_counter()
-        vectors: FloatArray = await self.embedder.call("encode", request.texts)
-        return vectors, milliseconds_since(start)
+        def answer(texts: Iterable[str]) -> dict[str, object]:
+            results = [{"text": text, "source": "text_to_text"} for text in texts]
+            return {"mode": request.mode, "results": results, "timings": timings}
 
-    def _answer(
-        self,
-        name: DecoderName,
-        request: DecodeRequest,
-        results: Iterable[Any],
-        timings: dict[str, float | None],
-    ) -> dict[str, object]:
-        return {
-            "decoder": name,
-            "results": [DECODERS[name].fields(result, request) for result in results],
-            "bank": self._bank(name),
+        async def events() -> AsyncGenerator[bytes]:
+            texts = [""] * len(request.texts)
+            increments = deadline.items(stage.stream("stream", request.texts, options))
+            async for one in _increments(increments, texts, timings):
+                yield one
+            yield event("result", answer(texts))
+
+        if request.stream:
+            return await event_stream(events())
+        async with deadline.kept():
+            with timed(timings, "decode_ms"):
+                texts = await stage.call("generate", request.texts, options)
+        return json_response(answer(texts))
+
+    def _answer(self, job: Job, results: Iterable[Any], timings: Timings) -> dict[str, object]:
+        fields = DECODERS[job.decoder].fields
+        answer: dict[str, object] = {
+            "decoder": job.decoder,
+            "results": [fields(result, job.request) for result in results],
+            "bank": self.flow.bank_info(job.request.bank) if job.bank else None,
             "timings": timings,
         }
-
-    def _bank(self, name: DecoderName) -> dict[str, object] | None:
-        bank = self.served.get(name, {}).get("bank")
-        return bank and {key: bank[key] for key in ("version", "phrases", "dimension", "teacher")}
+        if isinstance(job.request, GenerateRequest):
+            answer |= {"mode": job.request.mode, "lattice": job.lattice}
+        return answer
 
     async def _state(self, stage: Stage) -> str:
         try:
             async with asyncio.timeout(HEALTH_DEADLINE_S):
-                await stage.call("describe")
+                await stage.ask("describe")
         except OverloadedError:
             return "busy"
         except (UnavailableError, TimeoutError):
             return "unavailable"
         return "ready"
 
-    def _deadline(self) -> float:
-        return asyncio.get_running_loop().time() + self.limits.deadline_s
-
-    @asynccontextmanager
-    async def _answering(self, until: float) -> AsyncIterator[None]:
-        """Keep the deadline, and turn a stage's refusal into 503 or 504."""
-        wait = self.limits.retry_after_s
-        try:
-            async with asyncio.timeout_at(until):
-                yield
-        except OverloadedError:
-            raise ProblemError(
-                503, "overloaded", "too many requests wait already", retry_after_s=wait
-            ) from None
-        except UnavailableError:
-            raise ProblemError(503, "unavailable", "a stage is not running", retry_after_s=wait) from None
-        except TimeoutError:
-            detail = f"no answer within {self.limits.deadline_s:g} s"
-            raise ProblemError(504, "deadline_exceeded", detail) from None
-
-    def _decoder(self, request: DecodeRequest) -> DecoderName:
-        name = request.decoder or next(iter(self.decoders))
-        if name not in self.decoders:
-            detail = f"{name} is not served here; {', '.join(self.decoders)} are"
-            raise ProblemError(422, "decoder_not_served", detail, pointer="/decoder")
-        return name
-
     def _check_model(self, request: EmbeddingsRequest) -> None:
-        name, dimension = self.teacher["name"], self.teacher["dimension"]
-        if request.model != name:
+        name, dimension = self.flow.teacher["name"], self.flow.dimension
+        if request.model not in (None, name):
             raise ProblemError(
                 404, "model_not_found", f"no such model; this application serves {name}", pointer="/model"
             )
@@ -235,9 +220,15 @@ class Gateway:
             )
 
 
-def milliseconds_since(start: float) -> float:
-    """Since a reading of `time.perf_counter`."""
-    return 1e3 * (time.perf_counter() - start)
+async def _increments(
+    items: AsyncGenerator[tuple[int, str]], texts: list[str], timings: Timings
+) -> AsyncGenerator[bytes]:
+    """An event for each increment, which is added to its text."""
+    with timed(timings, "decode_ms"):
+        async with aclosing(items):
+            async for number, text in items:
+                texts[number] += text
+                yield event("text", {"index": number, "text": text})
 
 
 def json_response(content: dict[str, object], status: int = 200) -> Response:

@@ -15,17 +15,21 @@ from typing import Any
 import numpy as np
 
 from cellular.types import FloatArray
-from serve.gateway import OverloadedError, Stage
+from serve.problems import request_ids
 from serve.settings import Gathering
+from serve.stages import OverloadedError, Stage
+
+Rows = FloatArray | list[Any]
 
 
 @dataclass(eq=False)
 class Request:
     """Rows, what is to be done with them, and where their results go."""
 
-    rows: FloatArray | list[str]
+    rows: Rows
     work: tuple[Any, ...]  # the method, and its arguments after the rows
     results: asyncio.Future[Any]
+    ids: tuple[str, ...]  # the requests of HTTP that it belongs to
 
 
 class GatheringStage:
@@ -48,15 +52,20 @@ class GatheringStage:
         """Streams are not joined."""
         return self.stage.stream(method, *arguments)
 
-    async def call(self, method: str, *arguments: Any) -> Any:
-        """The results of the caller's own rows; a method without rows is called by itself."""
-        if not arguments:
-            return await self.stage.call(method)
+    async def ask(self, method: str, *arguments: Any) -> Any:
+        """What is not about rows is neither joined nor refused."""
+        return await self.stage.ask(method, *arguments)
+
+    async def every(self, method: str, *arguments: Any) -> list[Any]:
+        """What is not about rows is neither joined nor refused."""
+        return await self.stage.every(method, *arguments)
+
+    async def call(self, method: str, rows: Any, *options: Any) -> Any:
+        """The results of the caller's own rows."""
         if len(self._waiting) >= self.settings.queue:
             raise OverloadedError
-        rows, *options = arguments
         loop = asyncio.get_running_loop()
-        request = Request(rows, (method, *options), loop.create_future())
+        request = Request(rows, (method, *options), loop.create_future(), request_ids.get())
         self._waiting.append(request)
         self._send()
         if request in self._waiting:
@@ -90,6 +99,7 @@ class GatheringStage:
 
     async def _run(self, batch: list[Request]) -> None:
         method, *options = batch[0].work
+        request_ids.set(tuple(dict.fromkeys(id for one in batch for id in one.ids)))
         try:
             results = await self.stage.call(method, joined([one.rows for one in batch]), *options)
         except Exception as error:
@@ -97,10 +107,9 @@ class GatheringStage:
                 if not one.results.done():
                     one.results.set_exception(error)
             return
-        ends = accumulate((len(one.rows) for one in batch), initial=0)
-        for one, (start, end) in zip(batch, pairwise(ends), strict=True):
+        for one, own in zip(batch, divided(results, [one.rows for one in batch]), strict=True):
             if not one.results.done():
-                one.results.set_result(results[start:end])
+                one.results.set_result(own)
 
     def _returned(self, task: asyncio.Task[None]) -> None:
         del self._travelling[task]
@@ -120,10 +129,16 @@ class GatheringStage:
                 task.cancel()
 
 
-def joined(parts: Sequence[FloatArray | list[str]]) -> FloatArray | list[str]:
+def joined(parts: Sequence[Rows]) -> Rows:
     """Rows of several requests, one after the other."""
     if len(parts) == 1:
         return parts[0]
     if isinstance(parts[0], list):
         return [row for part in parts for row in part]
     return np.concatenate(parts)
+
+
+def divided(results: Any, parts: Sequence[Rows]) -> list[Any]:
+    """The results of joined rows, by the requests that the rows came from."""
+    ends = accumulate((len(part) for part in parts), initial=0)
+    return [results[start:end] for start, end in pairwise(ends)]

@@ -16,11 +16,16 @@ from starlette.middleware.cors import CORSMiddleware
 
 from cellular import __version__
 from cellular.client.results import (
+    Alive,
     DecodeResponse,
     EmbeddingsResponse,
-    Health,
+    GenerateResponse,
+    LatticeStates,
     ModelList,
     Problem,
+    ProcessResponse,
+    Readiness,
+    Stats,
 )
 from serve.auth import ApiKeys, KeyRequired
 from serve.gateway import Gateway
@@ -58,9 +63,14 @@ class Route(NamedTuple):
 
 ROUTES = (
     Route("POST", "/v1/embeddings", "embeddings", EmbeddingsResponse, (*ANY, *BODY, *STAGE, 404)),
-    Route("POST", "/v1/decode", "decode", DecodeResponse, (*ANY, *BODY, *STAGE), streams=True),
+    Route("POST", "/v1/decode", "decode", DecodeResponse, (*ANY, *BODY, *STAGE, 404), streams=True),
+    Route("POST", "/v1/process", "process", ProcessResponse, (*ANY, *BODY, *STAGE, 404)),
+    Route("POST", "/v1/lattice/states", "lattice_states", LatticeStates, (*ANY, *BODY, *STAGE, 404)),
+    Route("POST", "/v1/generate", "generate", GenerateResponse, (*ANY, *BODY, *STAGE, 404), streams=True),
     Route("GET", "/v1/models", "models", ModelList, ANY),
-    Route("GET", "/healthz", "health", Health, (400, 500)),
+    Route("GET", "/v1/stats", "stats", Stats, (*ANY, *STAGE)),
+    Route("GET", "/healthz", "health", Alive, (400, 500)),
+    Route("GET", "/readyz", "ready", Readiness, (400, 500)),
 )
 
 
@@ -113,7 +123,7 @@ def responses(route: Route) -> dict[int | str, dict[str, Any]]:
     if 503 in declared:
         wait = {"description": "seconds to wait", "schema": {"type": "integer"}}
         declared[503]["headers"] = {"Retry-After": wait}
-    if route.path == "/healthz":
+    if route.path == "/readyz":
         declared[503] = {"model": route.response, "description": "a stage does not answer"}
     if route.streams:
         declared[200] = {

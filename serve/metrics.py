@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from serve.gateway import Stage
+from serve.stages import Stage
 
 SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
 ROWS = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0]
@@ -75,12 +75,18 @@ class MeasuredStage:
         for metric in (self._requests, self._seconds):
             metric.set_default_tags({"stage": name})
 
-    async def call(self, method: str, *arguments: Any) -> Any:
-        """The stage's answer; a method without rows is no request, and not counted."""
-        if not arguments:
-            return await self.stage.call(method)
+    async def call(self, method: str, rows: Any, *options: Any) -> Any:
+        """The stage's answer."""
         with self._measured():
-            return await self.stage.call(method, *arguments)
+            return await self.stage.call(method, rows, *options)
+
+    async def ask(self, method: str, *arguments: Any) -> Any:
+        """What is not about rows is no request, and not counted."""
+        return await self.stage.ask(method, *arguments)
+
+    async def every(self, method: str, *arguments: Any) -> list[Any]:
+        """What is not about rows is no request, and not counted."""
+        return await self.stage.every(method, *arguments)
 
     async def stream(self, method: str, *arguments: Any) -> AsyncGenerator[Any]:
         """The stage's stream, timed to its end."""

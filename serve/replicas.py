@@ -1,213 +1,264 @@
-"""What the deployments run: workers behind queues, and handles as the stages that they call.
+"""What the deployments run: workers behind queues.
 
-Beside `app` the only module that imports Ray Serve. The worker's class is an argument: a replica imports its
-own and no other's libraries.
+The worker's class is an argument: a replica imports its own and no other's libraries.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import accumulate, islice
-from typing import TYPE_CHECKING, Any, Protocol
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayActorError
-from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from actors.decoding import RETOptions
-from cellular.client.results import DecoderName
+from actors.session_store import Commit
 from cellular.types import FloatArray
-from serve.gateway import Gateway, OverloadedError, Stage, UnavailableError
-from serve.gathering import GatheringStage
+from serve.gateway import Gateway
+from serve.gathering import GatheringStage, Rows, divided, joined
+from serve.handles import HandleStage, StageTeacher, named_requests
 from serve.interface import http_app
-from serve.settings import Gathering, Interface, Limits
+from serve.metrics import MeasuredStage, WorkerMetrics
+from serve.problems import request_ids
+from serve.settings import ServeConfig
+from serve.stages import BankVersion, LocalStage, OnBank, Stage
 
 if TYPE_CHECKING:
-    from actors.embedder import Embedder
-    from actors.ret_decoder import RETDecoder
-    from cellular.config import TeacherConfig
+    from serve.contents import Space
+
+OPEN_BANKS = 32  # versions in one replica; they are mapped, so that an idle one takes no memory
+Callees = Mapping[str, DeploymentHandle[Any] | Stage]
 
 
-class Decoder(Protocol):
-    """A worker that turns embeddings into texts."""
+class Part(NamedTuple):
+    """A stage of the application.
 
-    def decode(self, embeddings: FloatArray, options: Any) -> Sequence[Any]:
-        """A result for each row."""
-
-    def describe(self) -> dict[str, Any]:
-        """What it answers from."""
-
-
-class EmbedderReplica:
-    """Embedder behind a queue: requests that wait at the same time are encoded together."""
-
-    def __init__(self, embedder: type["Embedder"], teacher: "TeacherConfig") -> None:
-        self.embedder = embedder(teacher)
-
-    def reconfigure(self, batching: dict[str, float]) -> None:
-        """Take over `user_config`, without a restart."""
-        configure_batching(self.encode, batching)
-
-    @serve.batch
-    async def encode(self, requests: list[list[str]]) -> list[FloatArray]:
-        """Embed the texts of several requests in one call."""
-        texts = [text for request in requests for text in request]
-        vectors = await asyncio.to_thread(self.embedder.encode, texts)
-        return np.split(vectors, boundaries(requests))
-
-    async def describe(self) -> dict[str, Any]:
-        """The teacher's name, dimension and fingerprint."""
-        teacher = self.embedder.teacher
-        return {"name": teacher.name, "dimension": teacher.dimension, "fingerprint": teacher.fingerprint}
-
-
-class DecoderReplica:
-    """A decoder behind a queue: requests that wait at the same time are decoded together."""
-
-    def __init__(self, decoder: type, *arguments: object) -> None:
-        self.decoder: Decoder = decoder(*arguments)
-
-    def reconfigure(self, batching: dict[str, float]) -> None:
-        """Take over `user_config`, without a restart."""
-        configure_batching(self.decode_requests, batching)
-
-    async def decode(self, embeddings: FloatArray, options: Any) -> list[Any]:
-        """Turn (N, D) embeddings into texts."""
-        return await self.decode_requests((embeddings, options))
-
-    @serve.batch
-    async def decode_requests(self, requests: list[tuple[FloatArray, Any]]) -> list[list[Any]]:
-        """Decode the rows of several requests, in one call for each set of options among them."""
-        answers: dict[int, list[Any]] = {}
-        for options in {options for _, options in requests}:
-            chosen = [number for number, request in enumerate(requests) if request[1] == options]
-            rows = np.concatenate([requests[number][0] for number in chosen])
-            results = iter(await asyncio.to_thread(self.decoder.decode, rows, options))
-            answers |= {number: list(islice(results, len(requests[number][0]))) for number in chosen}
-        return [answers[number] for number in range(len(requests))]
-
-    async def describe(self) -> dict[str, Any]:
-        """What it answers from."""
-        return self.decoder.describe()
-
-
-class RETReplica(DecoderReplica):
-    """RETDecoder behind a queue; streams are written beside the batches."""
-
-    decoder: "RETDecoder"
-
-    async def stream(self, embeddings: FloatArray, options: RETOptions) -> AsyncGenerator[tuple[int, str]]:
-        """Numbers of rows and increments of their texts; the work ends when the caller leaves."""
-        increments = self.decoder.stream(embeddings, options)
-        while (increment := await asyncio.to_thread(next, increments, None)) is not None:
-            yield increment
-
-
-class HybridReplica(DecoderReplica):
-    """HybridDecoder behind a queue.
-
-    Holds the bank and RET, but lets the Embedder's deployment judge: one call is little beside the embedding
-    of a batch of candidates; the teacher, by far the most work, is loaded once and scales by its own load.
+    Attributes:
+        replica: the class that runs.
+        arguments: of it.
+        calls: names of the stages that it calls; it gets them as its last argument.
     """
 
-    async def __init__(  # type: ignore[misc]
-        self, embedder: DeploymentHandle[Any], decoder: type, *arguments: object
-    ) -> None:
-        stage = HandleStage(embedder)
-        teacher = HandleTeacher(stage, await stage.call("describe"))
-        # In a thread, since the teacher's answers need this event loop.
-        await asyncio.to_thread(super().__init__, decoder, *arguments, teacher)
+    replica: type
+    arguments: tuple[Any, ...]
+    calls: tuple[str, ...] = ()
 
 
-class GatewayReplica(Gateway):
-    """Gateway whose stages are deployments."""
+class Work(NamedTuple):
+    """Rows, what is to be done with them, and the requests that they belong to."""
 
-    async def __init__(  # type: ignore[misc]
-        self,
-        embedder: DeploymentHandle[Any],
-        decoders: dict[DecoderName, DeploymentHandle[Any]],
-        limits: Limits,
-        gathering: Gathering,
-        interface: Interface,
-    ) -> None:
-        def stage(handle: DeploymentHandle[Any]) -> Stage:
-            return GatheringStage(HandleStage(handle), gathering)
-
-        super().__init__(stage(embedder), {name: stage(one) for name, one in decoders.items()}, limits)
-        self.interface = interface
-        await self.start()
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        """Called by Ray Serve after the constructor."""
-        return http_app(self, self.interface)
+    method: Callable[..., Any]
+    rows: Rows
+    options: tuple[Any, ...]
+    ids: tuple[str, ...]
 
 
-class HandleStage:
-    """A deployment's handle as the stage that a Gateway knows."""
+class Replica:
+    """Calls that wait at the same time are computed together, each method and set of options apart.
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
-        self.handle = handle
-        self.streaming = handle.options(stream=True)
+    Args:
+        stage: the worker's name.
+    """
 
-    async def call(self, method: str, *arguments: Any) -> Any:
-        """Await one call; a response is never handed on, which would pass by the limit on the queue."""
-        response = getattr(self.handle, method).remote(*arguments)
-        try:
-            with refusals():
-                return await response
-        except asyncio.CancelledError:
-            response.cancel()
-            raise
+    def __init__(self, stage: str) -> None:
+        self.metrics = WorkerMetrics(stage)
+        self.done = Counter(calls=0, batches=0, rows=0)
 
-    async def stream(self, method: str, *arguments: Any) -> AsyncGenerator[Any]:
-        """What a generator method yields."""
-        response = getattr(self.streaming, method).remote(*arguments)
-        try:
-            with refusals():
-                async for item in response:
-                    yield item
-        except (asyncio.CancelledError, GeneratorExit):
-            response.cancel()
-            raise
+    def reconfigure(self, batching: dict[str, float]) -> None:
+        """Take over `user_config`, without a restart."""
+        self._compute.set_max_batch_size(int(batching["max_batch_size"]))  # type: ignore[attr-defined]
+        self._compute.set_batch_wait_timeout_s(batching["batch_wait_timeout_s"])  # type: ignore[attr-defined]
+
+    async def statistics(self) -> dict[str, int]:
+        """Calls, batches and rows since the start."""
+        return dict(self.done)
+
+    async def compute(self, method: Callable[..., Any], rows: Rows, *options: Any) -> Any:
+        """A worker's method on rows, with those of other calls that wait for the same."""
+        return await self._compute(Work(method, rows, options, named_requests()))
+
+    @serve.batch
+    async def _compute(self, calls: list[Work]) -> list[Any]:
+        answers: dict[int, Any] = {}
+        for method, options in dict.fromkeys((call.method, call.options) for call in calls):
+            chosen = [n for n, call in enumerate(calls) if (call.method, call.options) == (method, options)]
+            parts = [calls[n].rows for n in chosen]
+            rows = joined(parts)
+            request_ids.set(tuple(id for n in chosen for id in calls[n].ids))
+            results = await asyncio.to_thread(self.metrics.measured, method, rows, *options)
+            answers |= zip(chosen, divided(results, parts), strict=True)
+            self.done.update(calls=len(parts), batches=1, rows=len(rows))
+        return [answers[n] for n in range(len(calls))]
 
 
-class HandleTeacher:
-    """The Embedder's deployment as the teacher of a decoder that runs in a thread beside this event loop."""
+class WorkerReplica(Replica):
+    """One worker behind a queue."""
 
-    def __init__(self, embedder: HandleStage, described: dict[str, Any]) -> None:
-        self.name: str = described["name"]
-        self.dimension: int = described["dimension"]
-        self.fingerprint: str = described["fingerprint"]
-        self._embedder = embedder
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, worker: type, *arguments: Any) -> None:
+        super().__init__(worker.__name__)
+        self.worker = worker(*arguments)
 
-    def encode(self, texts: Sequence[str]) -> FloatArray:
-        """Embed texts, (N, D) float32 of unit length, in one call."""
-        call = self._embedder.call("encode", list(texts))
-        vectors: FloatArray = asyncio.run_coroutine_threadsafe(call, self._loop).result()
+    async def describe(self) -> dict[str, Any]:
+        """What it answers from."""
+        described: dict[str, Any] = self.worker.describe()
+        return described
+
+
+class EmbedderReplica(WorkerReplica):
+    """The teacher."""
+
+    async def encode(self, texts: list[str]) -> FloatArray:
+        """Embed texts, (N, D) float32 of unit length."""
+        vectors: FloatArray = await self.compute(self.worker.encode, texts)
         return vectors
 
 
-@contextmanager
-def refusals() -> Iterator[None]:
-    """Ray's exceptions for a full queue and a lost replica as the Gateway's."""
-    try:
-        yield
-    except BackPressureError as error:
-        raise OverloadedError from error
-    except (RayServeException, RayActorError) as error:
-        raise UnavailableError from error
+class LatticeReplica(Replica):
+    """Lattices by name."""
+
+    def __init__(self, worker: type, checkpoints: Mapping[str, str]) -> None:
+        super().__init__(worker.__name__)
+        self.workers = {name: worker(checkpoint) for name, checkpoint in checkpoints.items()}
+
+    async def process(self, embeddings: FloatArray, lattice: str) -> FloatArray:
+        """What a lattice makes of (N, E) embeddings."""
+        made: FloatArray = await self.compute(self.workers[lattice].process, embeddings)
+        return made
+
+    async def process_turns(self, dialogues: list[FloatArray], lattice: str) -> FloatArray:
+        """What a lattice makes of the last of each dialogue's (turns, E) embeddings."""
+        made: FloatArray = await self.compute(self.workers[lattice].process_turns, dialogues)
+        return made
+
+    async def states(self, embeddings: FloatArray, lattice: str) -> list[FloatArray]:
+        """Norms of the cells before the first step and after each, (T + 1, X, Y, Z) for each embedding."""
+        norms: list[FloatArray] = await self.compute(self.workers[lattice].states, embeddings)
+        return norms
+
+    async def describe(self) -> dict[str, dict[str, Any]]:
+        """What each of them is."""
+        return {name: worker.describe() for name, worker in self.workers.items()}
 
 
-def boundaries(requests: Sequence[Sequence[object]]) -> list[int]:
-    """Where each request but the first starts in the joined rows."""
-    return list(accumulate(len(request) for request in requests))[:-1]
+class RETReplica(WorkerReplica):
+    """RET; streams are written beside the batches."""
+
+    async def decode(self, embeddings: FloatArray, options: Any) -> list[Any]:
+        """Turn (N, D) embeddings into texts."""
+        results: list[Any] = await self.compute(self.worker.decode, embeddings, options)
+        return results
+
+    def stream(self, embeddings: FloatArray, options: Any) -> AsyncGenerator[tuple[int, str]]:
+        """Numbers of rows and increments of their texts; the work ends when the caller leaves."""
+        return written(self.worker.stream(embeddings, options))
 
 
-def configure_batching(method: Any, batching: dict[str, float]) -> None:
-    """Set how many requests a `serve.batch` method joins, and how long the first waits for the others."""
-    method.set_max_batch_size(int(batching["max_batch_size"]))
-    method.set_batch_wait_timeout_s(batching["batch_wait_timeout_s"])
+class TextToTextReplica(WorkerReplica):
+    """Text to text; streams are written beside the batches."""
+
+    async def generate(self, texts: list[str], options: Any) -> list[str]:
+        """Texts for texts."""
+        results: list[str] = await self.compute(self.worker.generate, texts, options)
+        return results
+
+    def stream(self, texts: list[str], options: Any) -> AsyncGenerator[tuple[int, str]]:
+        """Numbers of rows and increments of their texts; the work ends when the caller leaves."""
+        return written(self.worker.stream(texts, options))
+
+
+class BankReplica(Replica):
+    """A decoder for each bank that it is asked for: Ray Serve sends calls to where theirs is open."""
+
+    def __init__(self, worker: type, *arguments: Any) -> None:
+        super().__init__(worker.__name__)
+        self.worker = partial(worker, *arguments)
+
+    @serve.multiplexed(max_num_models_per_replica=OPEN_BANKS)  # type: ignore[untyped-decorator]
+    async def open(self, bank: str) -> Any:
+        """The decoder of a version of a bank, by its `id`."""
+        return await asyncio.to_thread(self.worker, *BankVersion.of(bank))
+
+    async def decode(self, embeddings: FloatArray, on: OnBank) -> list[Any]:
+        """Turn (N, D) embeddings into texts."""
+        decoder = await self.open(on.bank.id)
+        results: list[Any] = await self.compute(decoder.decode, embeddings, on.options)
+        return results
+
+    async def describe(self, on: OnBank | None = None) -> dict[str, Any]:
+        """What it answers from, on a bank; nothing of a bank is looked at where none is named."""
+        described: dict[str, Any] = (await self.open(on.bank.id)).describe() if on else {}
+        return described
+
+
+class HybridReplica(BankReplica):
+    """Bank and RET, judged by the Embedder.
+
+    One call is little beside the embedding of a batch of candidates; the teacher, by far the most work, is
+    loaded once and scales by its own load.
+    """
+
+    def __init__(
+        self, worker: type, ret: tuple[type, tuple[Any, ...]], effort: str, space: "Space", stages: Callees
+    ) -> None:
+        embedder = MeasuredStage(stage_of(stages["Embedder"]), "Embedder")
+        kind, arguments = ret
+        super().__init__(worker, kind(*arguments), effort, StageTeacher(embedder, space))
+
+
+class SessionStoreReplica(WorkerReplica):
+    """The sessions."""
+
+    async def commit(self, commits: list[Commit]) -> list[Any]:
+        """Take over what happened in sessions; see the worker."""
+        answers: list[Any] = await self.compute(self.worker.commit, commits)
+        return answers
+
+
+class GatewayReplica(Gateway):
+    """Gateway whose stages are deployments, or replicas in this process."""
+
+    async def __init__(self, config: ServeConfig, stages: Callees) -> None:  # type: ignore[misc]
+        gathered = {
+            name: MeasuredStage(GatheringStage(stage_of(stage), config.gathering), name)
+            for name, stage in stages.items()
+        }
+        super().__init__(gathered, config)
+        await self.start()
+        self.following = asyncio.create_task(self.flow.banks.follow(config.refresh_s))
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Ray Serve after the constructor."""
+        return http_app(self, self.config.interface)
+
+
+class FusedReplica(GatewayReplica):
+    """Every stage in this process: no call leaves it.
+
+    Args:
+        parts: the stages, each after those that it calls.
+        batching: the `user_config` of each.
+        config: of the application.
+    """
+
+    async def __init__(  # type: ignore[misc]
+        self, parts: Mapping[str, Part], batching: Mapping[str, dict[str, float]], config: ServeConfig
+    ) -> None:
+        stages: dict[str, Stage] = {}
+        for name, part in parts.items():
+            callees = ({callee: stages[callee] for callee in part.calls},) if part.calls else ()
+            replica = part.replica(*part.arguments, *callees)
+            replica.reconfigure(batching[name])
+            stages[name] = LocalStage(replica)
+        await super().__init__(config, stages)
+
+
+def stage_of(callee: DeploymentHandle[Any] | Stage) -> Stage:
+    """What is called, as a stage."""
+    return HandleStage(callee) if isinstance(callee, DeploymentHandle) else callee
+
+
+async def written(increments: Iterator[tuple[int, str]]) -> AsyncGenerator[tuple[int, str]]:
+    """What a worker writes, each increment in a thread."""
+    while (increment := await asyncio.to_thread(next, increments, None)) is not None:
+        yield increment

@@ -25,9 +25,11 @@ Text = Annotated[str, StringConstraints(strict=True, min_length=1)]
 ONE_OR_MORE_TEXTS = {
     "anyOf": [
         {"type": "string", "minLength": 1},
-        {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
     ]
 }
+SessionId = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
+Writer = DecoderName | Literal["text_to_text"]
 Method = Literal["greedy", "weighted", "beam_search", "context_aware"]
 
 
@@ -43,7 +45,7 @@ class EmbeddingsRequest(Body):
     input: Annotated[list[Text], WithJsonSchema(ONE_OR_MORE_TEXTS)] = Field(
         min_length=1, description="one text or a list of texts; token arrays are not accepted"
     )
-    model: str = Field(description="name of the teacher, as /healthz gives it")
+    model: str | None = Field(None, description="name of the teacher, its id in /v1/models; null: the teacher")
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: PositiveInt | None = Field(None, description="accepted only if it is the teacher's own")
     user: str | None = Field(None, description="accepted and not used")
@@ -56,15 +58,50 @@ class EmbeddingsRequest(Body):
         return [value] if isinstance(value, str) else value
 
 
-class DecodeRequest(Body):
-    """`POST /v1/decode`: embeddings, or texts to be embedded first, and the options of one decoder."""
+class RowsRequest(Body):
+    """Embeddings, or texts to be embedded first."""
 
     embeddings: list[list[Number]] | None = Field(
         None, min_length=1, description="rows of the teacher's dimension"
     )
     texts: list[Text] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "RowsRequest":
+        if (self.embeddings is None) == (self.texts is None):
+            raise ValueError("send exactly one of embeddings and texts")
+        return self
+
+
+class ProcessRequest(RowsRequest):
+    """`POST /v1/process`: embeddings through a lattice."""
+
+    lattice: str | None = Field(None, description="its id in /v1/models; null: the first that is served")
+    earlier: list[list[list[Number]]] | None = Field(
+        None,
+        description="for each row the embeddings of the turns before it, oldest first; a lattice of "
+        "dialogues reads them",
+    )
+    encoding_format: Literal["float", "base64"] = "float"
+
+
+class LatticeStatesRequest(RowsRequest):
+    """`POST /v1/lattice/states`: what the cells do on the way."""
+
+    lattice: str | None = Field(None, description="its id in /v1/models; null: the first that is served")
+
+
+class DecoderOptions(Body):
+    """The options of all decoders; those of another than answers are refused."""
+
     decoder: DecoderName | None = Field(
         None, description="null: phrase_bank where a bank is served, else ret"
+    )
+    bank: str | None = Field(
+        None, description="phrase_bank, hybrid: its id in /v1/models; null: the first that is served"
+    )
+    session_id: SessionId | None = Field(
+        None, description="phrase_bank: answer as the next of a dialogue, and remember the answer; one row"
     )
     stream: bool = Field(
         False, strict=True, description="ret: server-sent events `text`, then `result` or `error`"
@@ -72,7 +109,10 @@ class DecodeRequest(Body):
     top_k: Count | None = Field(
         None, description="phrase_bank: candidates in each result; null: all that are listed"
     )
-    method: Method | None = Field(None, description="phrase_bank: assembly method; null: the application's")
+    method: Method | None = Field(
+        None,
+        description="phrase_bank: assembly method; null: the application's, and context_aware in a session",
+    )
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = Field(
         None, description="ret: draw pieces; null and 0: take the likeliest each time"
     )
@@ -89,20 +129,43 @@ class DecodeRequest(Body):
         None,
         description="hybrid: texts that the teacher embeds for each answer; null: the application's",
     )
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> "DecodeRequest":
-        if (self.embeddings is None) == (self.texts is None):
-            raise ValueError("send exactly one of embeddings and texts")
-        return self
+    explain: bool = Field(False, strict=True, description="hybrid: results list the candidates")
 
 
-# The options of each decoder; those of the others are refused.
-OPTIONS: dict[DecoderName, tuple[str, ...]] = {
-    "phrase_bank": ("top_k", "method"),
+class DecodeRequest(DecoderOptions, RowsRequest):
+    """`POST /v1/decode`: embeddings, or texts to be embedded first, to texts."""
+
+
+class GenerateRequest(DecoderOptions):
+    """`POST /v1/generate`: texts to texts, by one of the three pipelines."""
+
+    texts: Annotated[list[Text], WithJsonSchema(ONE_OR_MORE_TEXTS)] = Field(
+        min_length=1, description="one text or a list of texts"
+    )
+    mode: Literal["direct", "text_to_text", "hybrid"] = Field(
+        "direct",
+        description="direct: embedding, lattice, decoder. hybrid: the same from another teacher's embedding, "
+        "through an adapter. text_to_text: no embedding; takes stream, max_length and task",
+    )
+    lattice: str | None = Field(
+        None, description="direct, hybrid: its id in /v1/models; null: the first, if any is served"
+    )
+    task: str | None = Field(None, description="text_to_text: what it was trained for; null: its first")
+
+    @field_validator("texts", mode="before")
+    @classmethod
+    def _one_text_is_a_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+
+# The options of each decoder, and of text to text; others are refused.
+OPTIONS: dict[Writer, tuple[str, ...]] = {
+    "phrase_bank": ("top_k", "method", "bank", "session_id"),
     "ret": ("stream", "temperature", "top_p", "seed", "beam", "n", "max_length"),
-    "hybrid": ("seed", "max_teacher_calls"),
+    "hybrid": ("seed", "max_teacher_calls", "bank", "explain"),
+    "text_to_text": ("stream", "max_length", "task"),
 }
+PIPELINE = ("session_id", "lattice")  # of a generation that decodes embeddings, beside its decoder's own
 
 
 def embedding_fields(vectors: FloatArray, encoding: Literal["float", "base64"]) -> list[dict[str, object]]:

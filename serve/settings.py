@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
-from cellular.client.results import DecoderName
 from cellular.config import DecodingConfig, Settings, TeacherConfig
+
+StageName = Literal[
+    "Lattice", "PhraseBankDecoder", "RETDecoder", "HybridDecoder", "TextToText", "SessionStore"
+]
 
 
 class Limits(Settings):
@@ -47,24 +50,56 @@ class Gathering(Settings):
     queue: PositiveInt = Field(64, description="requests that wait for a stage; the next gets 503 at once")
 
 
-class ServeConfig(Settings):
-    """One application: a bank, a checkpoint or both, their teacher, and the limits of a request."""
+class BankSettings(Settings):
+    """Where a bank is."""
 
-    bank: Path | None = Field(
-        None, description="folder of the bank, on a file system that every node sees; None: no bank"
+    folder: Path = Field(description="on a file system that every node sees")
+    version: str | None = Field(
+        None, description="None: the one that is published, now and whenever another is"
     )
-    version: str | None = Field(None, description="None: the bank's current version when the graph is built")
+
+
+class Sessions(Settings):
+    """How much of dialogues is remembered."""
+
+    number: PositiveInt = Field(10_000, description="sessions; the one used longest ago makes room")
+    age_s: PositiveFloat = Field(3600.0, description="seconds without use after which one is forgotten")
+    turns: PositiveInt = Field(8, description="latest turns of a session that are kept")
+    file: Path | None = Field(
+        None, description="outlives the SessionStore, where its node sees it again; None: in its memory"
+    )
+
+
+class ServeConfig(Settings):
+    """One application: banks, checkpoints or both, their teacher, and the limits of a request."""
+
+    banks: dict[str, BankSettings] = Field(
+        {}, description="by name; the first answers where a request names none"
+    )
+    refresh_s: PositiveFloat = Field(
+        5.0, description="seconds between looks at what version of a bank is published"
+    )
     checkpoint: str | None = Field(
-        None, description="RET's folder or name; None: the packaged one, if it is of the bank's teacher"
+        None, description="RET's folder or name; None: the packaged one, if it is of the banks' teacher"
     )
     engine: str = Field("auto", description="what computes RET: a name in ENGINES; auto: the fastest here")
     precision: Literal["fp32", "bf16", "int8", "int4"] = Field("fp32", description="of the engine")
     effort: str = Field("medium", description="of hybrid: none, low, medium or high")
-    decoders: tuple[DecoderName, ...] | None = Field(
-        None, min_length=1, description="which are served; None: all that the bank and the checkpoint allow"
+    lattices: tuple[str, ...] | None = Field(
+        None,
+        description="names or folders; the first is the default. None: the packaged that fit the teacher",
     )
-    teacher: TeacherConfig | None = Field(None, description="None: that of the bank and of the checkpoint")
+    text_to_text: str | None = Field(None, description="name or folder; None: the packaged one")
+    adapter: str | None = Field(
+        None, description="of mode hybrid: name or folder; None: the packaged one, if it leads to the teacher"
+    )
+    stages: tuple[StageName, ...] | None = Field(
+        None, min_length=1, description="beside Gateway and Embedder; None: all that there is something for"
+    )
+    fused: bool = Field(False, description="every stage in one process: for one small machine")
+    teacher: TeacherConfig | None = Field(None, description="None: that of the banks and of the checkpoint")
     decoding: DecodingConfig = DecodingConfig(listed_candidates=10)
+    sessions: Sessions = Sessions()
     limits: Limits = Limits()
     interface: Interface = Interface()
     gathering: Gathering = Gathering()
@@ -75,10 +110,24 @@ class ServeConfig(Settings):
         """`teacher=hash` on a command line is a name."""
         return {"name": value} if isinstance(value, str) else value
 
-    @field_validator("decoders", mode="before")
+    @field_validator("banks", mode="before")
     @classmethod
-    def _decoders_by_name(cls, value: object) -> object:
-        """`decoders=ret,hybrid` on a command line is a list."""
+    def _banks_by_folder(cls, value: object) -> object:
+        """`banks=news=/srv/news,/srv/mails` on a command line; a folder's own name is a name too."""
+        if isinstance(value, str):
+            value = value.split(",")
+        if isinstance(value, list | tuple):
+            value = dict(_named(str(one)) for one in value)
+        if isinstance(value, dict):
+            value = {
+                name: {"folder": one} if isinstance(one, str | Path) else one for name, one in value.items()
+            }
+        return value
+
+    @field_validator("stages", "lattices", mode="before")
+    @classmethod
+    def _lists(cls, value: object) -> object:
+        """`stages=Lattice,RETDecoder` on a command line is a list."""
         return value.split(",") if isinstance(value, str) else value
 
     @field_validator("decoding")
@@ -89,9 +138,8 @@ class ServeConfig(Settings):
             raise ValueError("enable_fallbacks cannot be false where requests are served")
         return value
 
-    @model_validator(mode="after")
-    def _decoders_have_what_they_need(self) -> "ServeConfig":
-        for name in self.decoders or ():
-            if name != "ret" and self.bank is None:
-                raise ValueError(f"decoder {name} needs a bank: name its folder, or serve ret alone")
-        return self
+
+def _named(bank: str) -> tuple[str, str]:
+    """Name and folder of `name=folder`, or of a folder."""
+    name, _, folder = bank.rpartition("=")
+    return name or Path(folder).resolve().name, folder

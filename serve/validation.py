@@ -7,10 +7,18 @@ from typing import Any
 import numpy as np
 
 from cellular.checks import check_embeddings
-from cellular.client.results import DecoderName
 from cellular.types import FloatArray
 from serve.problems import ProblemError
-from serve.schemas import OPTIONS, DecodeRequest
+from serve.schemas import (
+    OPTIONS,
+    PIPELINE,
+    DecodeRequest,
+    DecoderOptions,
+    GenerateRequest,
+    ProcessRequest,
+    RowsRequest,
+    Writer,
+)
 from serve.settings import Limits
 
 
@@ -30,38 +38,57 @@ def check_count(rows: Sequence[object], field: str, limits: Limits) -> None:
         raise ProblemError(413, "batch_too_large", detail, pointer=f"/{field}")
 
 
-def checked_embeddings(request: DecodeRequest, dimension: int, limits: Limits) -> FloatArray | None:
+def checked_embeddings(request: RowsRequest, dimension: int, limits: Limits) -> FloatArray | None:
     """(N, D) float32 of unit length, or None for a request of texts, which are checked too."""
     if request.embeddings is None:
         check_texts(request.texts or (), "texts", limits)
         return None
     check_count(request.embeddings, "embeddings", limits)
-    for row, numbers in enumerate(request.embeddings):
+    return _unit_rows(request.embeddings, dimension, "embeddings")
+
+
+def _unit_rows(rows: Sequence[Sequence[float]], dimension: int, field: str) -> FloatArray:
+    for row, numbers in enumerate(rows):
         if len(numbers) != dimension:
             detail = f"row {row} has {len(numbers)} numbers; the teacher's embeddings have {dimension}"
-            raise ProblemError(422, "wrong_dimension", detail, pointer=f"/embeddings/{row}")
+            raise ProblemError(422, "wrong_dimension", detail, pointer=f"/{field}/{row}")
     try:
         with np.errstate(over="ignore"):  # a number such as 1e200 is refused, not warned of
-            return check_embeddings(np.asarray(request.embeddings, np.float64), dimension)
+            return check_embeddings(np.asarray(rows, np.float64), dimension)
     except ValueError as error:
-        raise ProblemError(422, "invalid_embedding", str(error), pointer="/embeddings") from None
+        raise ProblemError(422, "invalid_embedding", str(error), pointer=f"/{field}") from None
 
 
-def check_options(
-    request: DecodeRequest, decoder: DecoderName, served: Mapping[str, Any], limits: Limits
-) -> None:
+def checked_turns(request: ProcessRequest, dimension: int, limits: Limits) -> list[FloatArray] | None:
+    """For each row the (T, D) float32 embeddings before it, of unit length; None: none were sent."""
+    if request.earlier is None:
+        return None
+    rows = len(request.embeddings or request.texts or ())
+    if len(request.earlier) != rows:
+        detail = f"{len(request.earlier)} lists of earlier turns for {rows} rows"
+        raise ProblemError(422, "invalid_request", detail, pointer="/earlier")
+    check_count([turn for turns in request.earlier for turn in turns], "earlier", limits)
+    return [
+        _unit_rows(turns, dimension, f"earlier/{row}") if turns else np.empty((0, dimension), np.float32)
+        for row, turns in enumerate(request.earlier)
+    ]
+
+
+def check_options(request: DecoderOptions, writer: Writer, served: Mapping[str, Any], limits: Limits) -> None:
     """Refuse options of another decoder, beyond the limits, or that exclude each other.
 
     Args:
-        request: a decode request.
-        decoder: the one that answers it.
-        served: what the decoder says of itself.
+        request: a decode or a generation.
+        writer: what answers it.
+        served: what that says of itself.
         limits: of the application.
     """
-    own = OPTIONS[decoder]
-    for name in chain.from_iterable(OPTIONS.values()):
-        if name not in own and getattr(request, name) not in (None, False):
-            _refuse(name, f"{decoder} answers this request, and takes {', '.join(own)}, but no {name}")
+    own = OPTIONS[writer]
+    if isinstance(request, GenerateRequest) and writer != "text_to_text":
+        own += PIPELINE
+    for name in dict.fromkeys((*chain.from_iterable(OPTIONS.values()), *PIPELINE)):
+        if name not in own and getattr(request, name, None) not in (None, False):
+            _refuse(name, f"{writer} answers this request, and takes {', '.join(own)}, but no {name}")
     largest = {
         "top_k": served.get("listed_candidates", 0),
         "n": limits.max_sequences,
@@ -72,15 +99,25 @@ def check_options(
     for name, most in largest.items():
         if (getattr(request, name) or 0) > most:
             _refuse(name, f"{name} is at most {most}")
-    if decoder == "ret":
+    if writer == "ret":
         _check_exclusions(request)
+    rows = request_rows(request)
+    if request.session_id is not None and (rows > 1 or request.stream):
+        _refuse("session_id", "a session is continued by one row at a time, and not by a stream")
     default = served.get("max_teacher_calls", 1)
     calls = default if request.max_teacher_calls is None else request.max_teacher_calls
     for name, times in (("n", request.n), ("beam", request.beam), ("max_teacher_calls", calls)):
-        _check_work(name, len(request.texts or request.embeddings or ()), times or 1, limits)
+        _check_work(name, rows, times or 1, limits)
 
 
-def _check_exclusions(request: DecodeRequest) -> None:
+def request_rows(request: DecoderOptions) -> int:
+    """Texts or embeddings in a request."""
+    embeddings = request.embeddings if isinstance(request, DecodeRequest) else None
+    texts = request.texts if isinstance(request, DecodeRequest | GenerateRequest) else None
+    return len(embeddings or texts or ())
+
+
+def _check_exclusions(request: DecoderOptions) -> None:
     if request.beam is not None and request.temperature:
         _refuse("beam", "beam search takes the likeliest texts, temperature draws them: send one of the two")
     if request.beam is not None and (request.n or 1) > request.beam:

@@ -14,6 +14,7 @@ from cellular.decoders.ret import (
     Vocabulary,
     save_checkpoint,
 )
+from cellular.lattice import Lattice3D, LatticeCheckpoint, LatticeConfig, save_lattice
 from cellular.teachers import HashTeacher
 
 PROMETHEUS = Path(__file__).parents[1] / ".venv/prometheus/usr/bin"
@@ -46,3 +47,14 @@ def prometheus() -> Path:
     if installed := shutil.which("promtool"):
         return Path(installed).parent
     pytest.skip("no Prometheus here: `make .venv/prometheus` unpacks Debian's, where there is apt")
+
+
+@pytest.fixture(scope="session")
+def lattice_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained lattice for the teacher hash:384."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        lattice = Lattice3D(LatticeConfig(size=(3, 2, 2), channels=16, face_channels=4, steps=3))
+    folder = tmp_path_factory.mktemp("checkpoints") / "lattice"
+    save_lattice(folder, LatticeCheckpoint(lattice, HashTeacher(384).fingerprint))
+    return folder

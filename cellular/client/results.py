@@ -65,6 +65,16 @@ class RETResult(BaseModel):
     )
 
 
+class HybridCandidate(BaseModel):
+    """A text that hybrid considered."""
+
+    text: str
+    source: Literal["bank", "ret"]
+    cosine: float = Field(description="of the text's embedding with the one asked for")
+    judged: bool = Field(description="the cosine is the teacher's, and no estimate")
+    log_probability: float = Field(description="RET's, of the whole text, natural logarithm")
+
+
 class HybridResult(BaseModel):
     """The text that hybrid chose for one embedding."""
 
@@ -73,11 +83,22 @@ class HybridResult(BaseModel):
     source: Literal["bank", "ret"]
     estimated: bool = Field(description="the score is an estimate: the teacher did not see this text")
     teacher_calls: int = Field(description="texts that the teacher embedded for this answer")
+    candidates: list[HybridCandidate] = Field(
+        description="with `explain`: the bank's nearest phrases, then texts in the order of their judgement"
+    )
+
+
+class TextToTextResult(BaseModel):
+    """The text that text_to_text writes for one text."""
+
+    text: str
+    source: Literal["text_to_text"]
 
 
 class BankInfo(BaseModel):
     """The bank that answers."""
 
+    name: str
     version: str
     phrases: int
     dimension: int
@@ -88,7 +109,8 @@ class Timings(BaseModel):
     """Milliseconds in each stage, queueing included; null where the stage was not needed."""
 
     embed_ms: float | None
-    decode_ms: float
+    process_ms: float | None
+    decode_ms: float | None
 
 
 class DecodeResponse(BaseModel):
@@ -100,12 +122,41 @@ class DecodeResponse(BaseModel):
     timings: Timings
 
 
+class GenerateResponse(BaseModel):
+    """Results in the order of the request; what a mode does not use is null."""
+
+    mode: Literal["direct", "text_to_text", "hybrid"]
+    lattice: str | None
+    decoder: DecoderName | None
+    results: list[PhraseBankResult] | list[RETResult] | list[HybridResult] | list[TextToTextResult]
+    bank: BankInfo | None
+    timings: Timings
+
+
+class ProcessResponse(BaseModel):
+    """What a lattice makes of embeddings, in the order of the request."""
+
+    object: Literal["list"] = "list"
+    lattice: str
+    data: list[Embedding]
+    timings: Timings
+
+
+class LatticeStates(BaseModel):
+    """How far every cell is from rest: the Euclidean norms of their states."""
+
+    lattice: str
+    states: list[list[list[list[list[float]]]]] = Field(
+        description="for each row: before the first step and after each, along x, y and z"
+    )
+
+
 class Model(BaseModel):
     """What is served: `fingerprint` tells whether two of a kind are the same."""
 
     id: str
     object: Literal["model"] = "model"
-    kind: Literal["teacher", "decoder", "bank", "checkpoint"]
+    kind: Literal["teacher", "decoder", "bank", "checkpoint", "lattice"]
     fingerprint: str | None
     details: dict[str, Any]
 
@@ -117,7 +168,28 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
-class Health(BaseModel):
+class StageStats(BaseModel):
+    """What one replica has done since it started."""
+
+    calls: int
+    batches: int
+    rows: int = Field(description="texts, embeddings or sessions")
+
+
+class Stats(BaseModel):
+    """`GET /v1/stats`: for each stage, each of its replicas."""
+
+    stages: dict[str, list[StageStats]]
+
+
+class Alive(BaseModel):
+    """`GET /healthz`: whoever reads this was answered."""
+
+    status: Literal["alive"] = "alive"
+    version: str
+
+
+class Readiness(BaseModel):
     """`ready`: every stage answers. `busy`: a queue is full. `unavailable`: a stage does not answer."""
 
     status: Literal["ready", "busy", "unavailable"]

@@ -74,6 +74,8 @@ class HybridResult:
         source: "bank" or "ret".
         estimated: the score is an estimate, since the teacher has not seen the text.
         teacher_calls: texts that the teacher embedded for this target.
+        candidates: what it was chosen from: the bank's phrases, nearest first, then texts in the order in
+            which the teacher judged them.
     """
 
     text: str
@@ -81,6 +83,7 @@ class HybridResult:
     source: Source
     estimated: bool
     teacher_calls: int
+    candidates: tuple[Candidate, ...] = ()
 
 
 class HybridDecoder:
@@ -164,12 +167,13 @@ class HybridDecoder:
             weight = self.config.likelihood_weight
         else:
             judged, weight = proposed, self.config.likelihood_weight_of_estimates
-        chosen = [
-            self.choose([*phrases, *texts], weight) for phrases, texts in zip(stored, judged, strict=True)
-        ]
+        considered = [(*phrases, *texts) for phrases, texts in zip(stored, judged, strict=True)]
+        chosen = [self.choose(candidates, weight) for candidates in considered]
         return [
-            HybridResult(one.text, one.cosine, one.source, not one.judged, len(texts) if calls else 0)
-            for one, texts in zip(chosen, judged, strict=True)
+            HybridResult(
+                one.text, one.cosine, one.source, not one.judged, len(texts) if calls else 0, candidates
+            )
+            for one, texts, candidates in zip(chosen, judged, considered, strict=True)
         ]
 
     def stored(self, targets: FloatArray) -> list[list[Candidate]]:

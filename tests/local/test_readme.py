@@ -83,7 +83,7 @@ def test_a_trained_decoder_is_used_and_judged(folder: Path) -> None:
 
 
 def test_the_requests_are_answered_by_the_application(folder: Path, cluster: str) -> None:
-    with running(ServeConfig(bank=folder / "banks" / "mine"), port=0) as url:
+    with running(ServeConfig(banks={"mine": folder / "banks" / "mine"}), port=0) as url:
         commands = CURL.replace("http://127.0.0.1:8000", url).replace("curl -s", "curl -sf -w '\\n'")
         output = run(["bash", "-euo", "pipefail", "-c", commands], folder)
     decoded, written, embedded, health = map(json.loads, output.splitlines())

@@ -50,7 +50,7 @@ def client(cluster, bank, ret_checkpoint):
         patch.setattr(app, "deployment_options", lambda: options)
         with (
             app.running(
-                ServeConfig(bank=bank, checkpoint=str(ret_checkpoint), engine="torch"), port=0
+                ServeConfig(banks={"main": bank}, checkpoint=str(ret_checkpoint), engine="torch"), port=0
             ) as url,
             httpx.Client(base_url=url, timeout=60) as client,
         ):
@@ -140,7 +140,7 @@ def test_a_full_queue_is_503_with_retry_after_and_the_rest_is_answered(client):
     refused = [response for response in responses if response.status_code == 503]
     assert all(response.headers["retry-after"] == "1" for response in refused)
     assert refused[0].json()["code"] == "overloaded"
-    assert client.get("/healthz").json()["status"] == "ready"
+    assert client.get("/readyz").json()["status"] == "ready"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_another_teacher_than_the_banks_is_refused_before_anything_starts(tmp_pa
     teacher.name = "another"
     create_bank(tmp_path, PHRASES, teacher)
     with pytest.raises(CellularError, match=f"{teacher.fingerprint}.*{HashTeacher().fingerprint}"):
-        app.build(ServeConfig(bank=tmp_path, decoders=("phrase_bank",), teacher="hash"))
+        app.build(ServeConfig(banks={"one": tmp_path}, stages=("PhraseBankDecoder",), teacher="hash"))
 
 
 def test_a_checkpoint_of_another_teacher_is_refused_before_anything_starts(tmp_path, ret_checkpoint):
@@ -195,7 +195,7 @@ def test_a_checkpoint_of_another_teacher_is_refused_before_anything_starts(tmp_p
     create_bank(tmp_path, PHRASES, other)
     both = f"{TEACHER.fingerprint}.*{other.fingerprint}"
     with pytest.raises(CellularError, match=both):
-        app.build(ServeConfig(bank=tmp_path, checkpoint=str(ret_checkpoint)))
+        app.build(ServeConfig(banks={"one": tmp_path}, checkpoint=str(ret_checkpoint)))
     with pytest.raises(CellularError, match=both):
         app.build(ServeConfig(checkpoint=str(ret_checkpoint), teacher="hash"))
 
@@ -203,7 +203,7 @@ def test_a_checkpoint_of_another_teacher_is_refused_before_anything_starts(tmp_p
 def test_a_taken_port_is_one_clear_line(client, bank):
     with (
         pytest.raises(CellularError, match="cannot listen on"),
-        app.running(ServeConfig(bank=bank), port=client.base_url.port),
+        app.running(ServeConfig(banks={"main": bank}), port=client.base_url.port),
     ):
         pass
 
@@ -212,7 +212,7 @@ def test_the_command_serves_ret_alone_and_ctrl_c_ends_all_it_started(ret_checkpo
     command = [sys.executable, "-m", "jobs.serve", "--checkpoint", str(ret_checkpoint), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         line = next(line for line in process.stdout if line.startswith("serving"))
-        health = httpx.get(f"{line.split()[3]}/healthz").json()
+        health = httpx.get(f"{line.split()[3]}/readyz").json()
         assert health["stages"] == {"Embedder": "ready", "RETDecoder": "ready"}
         os.killpg(process.pid, signal.SIGINT)
         process.communicate(timeout=60)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from functools import cache, partial
 from itertools import product
 from pydoc_data.topics import topics
 
@@ -11,14 +12,17 @@ import pytest
 
 from actors.embedder import Embedder
 from actors.hybrid_decoder import HybridDecoder
+from actors.lattice import Lattice
 from actors.phrase_bank_decoder import PhraseBankDecoder
 from actors.ret_decoder import RETDecoder
+from actors.session_store import SessionStore
 from cellular.bank import PhraseBank, create_bank
 from cellular.config import DecodingConfig, TeacherConfig
 from cellular.teachers import HashTeacher
 from serve.gateway import Gateway
 from serve.interface import http_app
-from serve.settings import Interface, Limits
+from serve.settings import Interface, Limits, ServeConfig
+from serve.stages import LocalStage
 
 
 @pytest.fixture(scope="session")
@@ -44,37 +48,62 @@ def one_thread() -> Iterator[None]:
     faiss.omp_set_num_threads(before)
 
 
-class LocalStage:
+class CountedStage(LocalStage):
     """A plain object as a stage; counts its calls, and fails when told to."""
 
     def __init__(self, target):
-        self.target = target
+        super().__init__(target)
         self.calls = []
         self.failure = None
 
-    async def call(self, method, *arguments):
+    async def ask(self, method, *arguments):
         self.calls.append(method)
         if self.failure is not None:
             raise self.failure
-        return getattr(self.target, method)(*arguments)
+        return getattr(self.replica, method)(*arguments)
 
     async def stream(self, method, *arguments):
         self.calls.append(method)
         try:
             if self.failure is not None:
                 raise self.failure
-            for item in getattr(self.target, method)(*arguments):
+            for item in getattr(self.replica, method)(*arguments):
                 yield item
                 await asyncio.sleep(0)
         finally:
             self.calls.append("ended")
 
 
-class DescribedEmbedder(Embedder):
-    """Embedder with the description that its deployment adds."""
+class ByBank:
+    """A decoder for each version of a bank, as its deployment has them."""
+
+    def __init__(self, make):
+        self.decoder = cache(make)
+
+    def decode(self, rows, on):
+        return self.decoder(*on.bank).decode(rows, on.options)
+
+    def describe(self, on=None):
+        return self.decoder(*on.bank).describe() if on else {}
+
+
+class ByName:
+    """Lattices by name, as their deployment has them."""
+
+    def __init__(self, folder):
+        self.lattices = {folder.name: Lattice(folder)}
+
+    def process(self, rows, name):
+        return self.lattices[name].process(rows)
+
+    def process_turns(self, dialogues, name):
+        return self.lattices[name].process_turns(dialogues)
+
+    def states(self, rows, name):
+        return self.lattices[name].states(rows)
 
     def describe(self):
-        return {name: getattr(self.teacher, name) for name in ("name", "dimension", "fingerprint")}
+        return {name: lattice.describe() for name, lattice in self.lattices.items()}
 
 
 @pytest.fixture(scope="session")
@@ -92,27 +121,29 @@ def phrases_bank(tmp_path_factory, phrases):
 
 
 @pytest.fixture(scope="session")
-def workers(phrases_bank, ret_checkpoint):
-    """A worker of each decoder."""
-    checkpoint, engine, teacher = str(ret_checkpoint), "torch", HashTeacher(384)
+def workers(ret_checkpoint, lattice_checkpoint):
+    """What the stages but the SessionStore run."""
+    ret, teacher = RETDecoder(str(ret_checkpoint), "torch"), HashTeacher(384)
     return {
-        "hybrid": HybridDecoder(phrases_bank, None, checkpoint, engine, None, "low", teacher),
-        "ret": RETDecoder(checkpoint, engine),
-        "phrase_bank": PhraseBankDecoder(phrases_bank, None, DecodingConfig(enable_caching=False)),
+        "Embedder": Embedder(TeacherConfig(name="hash:384")),
+        "Lattice": ByName(lattice_checkpoint),
+        "PhraseBankDecoder": ByBank(partial(PhraseBankDecoder, DecodingConfig(enable_caching=False))),
+        "RETDecoder": ret,
+        "HybridDecoder": ByBank(partial(HybridDecoder, ret, "low", teacher)),
     }
 
 
 @pytest.fixture
-def gateway(workers):
+def gateway(workers, phrases_bank):
     """A gateway whose stages are in this process."""
-    embedder = LocalStage(DescribedEmbedder(TeacherConfig(name="hash:384")))
-    decoders = {name: LocalStage(worker) for name, worker in workers.items()}
+    sessions = {"SessionStore": SessionStore(None, 100, 60.0)}
+    stages = {name: CountedStage(worker) for name, worker in (workers | sessions).items()}
     limits = Limits(
         max_batch=8, max_text_characters=100, max_body_bytes=64_000, max_sequences=4, max_teacher_calls=8
     )
-    gateway = Gateway(embedder, decoders, limits)
+    gateway = Gateway(stages, ServeConfig(banks=[str(phrases_bank)], limits=limits))
     asyncio.run(gateway.start())
-    for stage in (embedder, *decoders.values()):
+    for stage in stages.values():
         stage.calls.clear()
     return gateway
 

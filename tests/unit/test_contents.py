@@ -3,7 +3,6 @@
 import logging
 
 import pytest
-from pydantic import ValidationError
 
 from cellular.bank import create_bank
 from cellular.errors import CellularError
@@ -20,15 +19,15 @@ def other_bank(tmp_path):
 
 
 def test_bank_and_checkpoint_of_one_teacher_serve_every_decoder(phrases_bank, ret_checkpoint):
-    contents = resolve(ServeConfig(bank=phrases_bank, checkpoint=str(ret_checkpoint)))
-    assert contents.decoders == ("phrase_bank", "ret", "hybrid")
+    contents = resolve(ServeConfig(banks=[str(phrases_bank)], checkpoint=str(ret_checkpoint)))
+    assert contents.stages == ("PhraseBankDecoder", "RETDecoder", "HybridDecoder", "SessionStore")
     assert contents.teacher.name == "hash:384"
 
 
 def test_a_checkpoint_alone_serves_ret(ret_checkpoint):
     contents = resolve(ServeConfig(checkpoint=str(ret_checkpoint)))
-    assert contents.decoders == ("ret",)
-    assert contents.bank is None
+    assert contents.stages == ("RETDecoder",)
+    assert contents.banks == {}
     assert contents.teacher.name == "hash:384"
 
 
@@ -37,21 +36,43 @@ def test_a_relative_folder_is_found_from_anywhere(ret_checkpoint, monkeypatch):
     assert resolve(ServeConfig(checkpoint=ret_checkpoint.name)).checkpoint == str(ret_checkpoint)
 
 
-def test_decoders_that_are_named_are_the_ones_served(phrases_bank, ret_checkpoint):
-    for name in ("phrase_bank", "ret", "hybrid"):
-        config = ServeConfig(bank=phrases_bank, checkpoint=str(ret_checkpoint), decoders=(name,))
-        assert resolve(config).decoders == (name,)
+def test_stages_that_are_named_are_the_ones_served(phrases_bank, ret_checkpoint, lattice_checkpoint):
+    parts = {"checkpoint": str(ret_checkpoint), "lattices": [str(lattice_checkpoint)]}
+    for name in ("PhraseBankDecoder", "RETDecoder", "HybridDecoder", "Lattice"):
+        config = ServeConfig(banks=[str(phrases_bank)], stages=[name], **parts)
+        assert resolve(config).stages == (name,)
+
+
+def test_banks_are_named_by_their_folders_or_by_a_name_that_is_given(phrases_bank):
+    for banks in (
+        f"{phrases_bank},mine={phrases_bank}",
+        {phrases_bank.name: phrases_bank, "mine": phrases_bank},
+    ):
+        resolved = resolve(ServeConfig.model_validate({"banks": banks, "stages": "PhraseBankDecoder"}))
+        assert {name: bank.folder for name, bank in resolved.banks.items()} == by_name
+
+
+def test_banks_of_two_teachers_are_refused(phrases_bank, other_bank):
+    with pytest.raises(CellularError, match=r"hash:0000000000000100.*hash:0000000000000180"):
+        resolve(ServeConfig(banks=[str(phrases_bank), str(other_bank)]))
+
+
+def test_a_lattice_of_another_teacher_is_refused(other_bank, lattice_checkpoint):
+    with pytest.raises(CellularError, match=r"hash:0000000000000180.*hash:0000000000000100"):
+        resolve(ServeConfig(banks=[str(other_bank)], lattices=[str(lattice_checkpoint)]))
 
 
 def test_a_bank_of_another_teacher_is_served_without_ret_if_nobody_asked_for_it(other_bank, caplog):
     with caplog.at_level(logging.WARNING):
-        assert resolve(ServeConfig(bank=other_bank)).decoders == ("phrase_bank",)
-    assert "ret" in caplog.text
+        assert resolve(ServeConfig(banks=[str(other_bank)])).stages == ("PhraseBankDecoder", "SessionStore")
+    assert "RETDecoder" in caplog.text
 
 
-@pytest.mark.parametrize("asked", [{}, {"decoders": "phrase_bank,ret"}])
+@pytest.mark.parametrize("asked", [{}, {"stages": "PhraseBankDecoder,RETDecoder"}])
 def test_ret_that_was_asked_for_is_refused_beside_another_teachers_bank(other_bank, ret_checkpoint, asked):
-    config = ServeConfig.model_validate({"bank": other_bank, "checkpoint": str(ret_checkpoint)} | asked)
+    config = ServeConfig.model_validate(
+        {"banks": [str(other_bank)], "checkpoint": str(ret_checkpoint)} | asked
+    )
     with pytest.raises(CellularError, match=r"hash:0000000000000180.*hash:0000000000000100"):
         resolve(config)
 
@@ -61,9 +82,10 @@ def test_another_teacher_than_the_checkpoints_is_refused(ret_checkpoint):
         resolve(ServeConfig(checkpoint=str(ret_checkpoint), teacher="hash"))
 
 
-def test_a_decoder_that_needs_a_bank_is_refused_without_one():
-    with pytest.raises(ValidationError, match="needs a bank"):
-        ServeConfig(decoders=("ret", "hybrid"))
+def test_a_stage_without_its_parts_is_refused():
+    for stage in ("PhraseBankDecoder", "HybridDecoder"):
+        with pytest.raises(CellularError, match=f"{stage}.*bank"):
+            resolve(ServeConfig(stages=(stage,)))
 
 
 def test_a_missing_checkpoint_is_named():

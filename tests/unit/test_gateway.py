@@ -7,22 +7,25 @@ import numpy as np
 import openai
 import pytest
 
+from actors.embedder import Embedder
+from cellular.config import TeacherConfig
 from cellular.errors import CellularError
 from cellular.teachers import HashTeacher
-from serve.gateway import OverloadedError, UnavailableError
-from serve.interface import http_app
+from serve.interface import ROUTES, http_app
 from serve.settings import Interface
+from serve.stages import OverloadedError, UnavailableError
 
 DIMENSION, TEACHER = 384, "hash:384"
 
 
-def test_a_phrase_comes_back_from_its_embedding(send, phrases):
+def test_a_phrase_comes_back_from_its_embedding(send, phrases, phrases_bank):
     embedded = send("POST", "/v1/embeddings", json={"input": phrases[:3], "model": TEACHER}).json()
     rows = [entry["embedding"] for entry in embedded["data"]]
     decoded = send("POST", "/v1/decode", json={"embeddings": rows, "method": "greedy", "top_k": 2}).json()
     assert [result["candidates"][0]["phrase"] for result in decoded["results"]] == phrases[:3]
     assert all(result["score"] > 0.999 and len(result["candidates"]) == 2 for result in decoded["results"])
     assert decoded["bank"] == {
+        "name": phrases_bank.name,
         "version": "v000001",
         "phrases": 48,
         "dimension": DIMENSION,
@@ -34,7 +37,8 @@ def test_a_phrase_comes_back_from_its_embedding(send, phrases):
 def test_a_batch_makes_one_call_of_each_stage(gateway, send, phrases):
     response = send("POST", "/v1/decode", json={"texts": phrases[:8]})
     assert len(response.json()["results"]) == 8
-    assert (gateway.embedder.calls, gateway.decoders["phrase_bank"].calls) == (["encode"], ["decode"])
+    calls = {name: stage.calls for name, stage in gateway.stages.items() if stage.calls}
+    assert calls == {"Embedder": ["encode"], "PhraseBankDecoder": ["decode"]}
 
 
 def test_every_method_answers(send, phrases):
@@ -129,7 +133,7 @@ def test_a_wrong_body_is_refused_with_a_problem_document(gateway, send, path, bo
     if pointer:
         assert problem["errors"][0]["pointer"] == pointer
     assert ("error" in problem) == (path == "/v1/embeddings")
-    assert all(stage.calls == [] for stage in (gateway.embedder, *gateway.decoders.values()))
+    assert all(stage.calls == [] for stage in gateway.stages.values())
 
 
 def test_a_body_without_a_declared_length_is_counted(send):
@@ -149,18 +153,18 @@ def test_unknown_routes_and_methods_are_problems_too(send):
 
 @pytest.mark.parametrize("failure", [OverloadedError(), UnavailableError()])
 def test_a_full_or_lost_stage_is_503_and_says_when_to_come_back(gateway, send, failure):
-    gateway.decoders["phrase_bank"].failure = failure
+    gateway.stages["PhraseBankDecoder"].failure = failure
     response = send("POST", "/v1/decode", json={"texts": ["a"]})
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
 
 
 def test_a_late_answer_is_504(gateway, send):
-    gateway.decoders["phrase_bank"].failure = TimeoutError()
+    gateway.stages["PhraseBankDecoder"].failure = TimeoutError()
     assert send("POST", "/v1/decode", json={"texts": ["a"]}).status_code == 504
 
 
 def test_an_unexpected_failure_shows_no_trace(gateway, send, caplog):
-    gateway.decoders["phrase_bank"].failure = RuntimeError("secret detail")
+    gateway.stages["PhraseBankDecoder"].failure = RuntimeError("secret detail")
     response = send("POST", "/v1/decode", json={"texts": ["a"]})
     assert response.status_code == 500
     assert "secret" not in response.text
@@ -172,8 +176,8 @@ def test_an_unexpected_failure_shows_no_trace(gateway, send, caplog):
     [(None, 200, "ready"), (OverloadedError(), 200, "busy"), (UnavailableError(), 503, "unavailable")],
 )
 def test_health_tells_the_state_of_each_stage(gateway, send, failure, status, state):
-    gateway.decoders["phrase_bank"].failure = failure
-    response = send("GET", "/healthz")
+    gateway.stages["PhraseBankDecoder"].failure = failure
+    response = send("GET", "/readyz")
     assert response.status_code == status
     assert response.json()["status"] == state
     assert response.json()["stages"] == {
@@ -181,11 +185,13 @@ def test_health_tells_the_state_of_each_stage(gateway, send, failure, status, st
         "PhraseBankDecoder": state,
         "RETDecoder": "ready",
         "HybridDecoder": "ready",
+        "Lattice": "ready",
+        "SessionStore": "ready",
     }
 
 
 def test_another_teachers_bank_is_refused_at_the_start(gateway):
-    gateway.embedder.target.teacher = HashTeacher(dimension=128)
+    gateway.stages["Embedder"].replica = Embedder(TeacherConfig(name="hash:128"))
     with pytest.raises(CellularError, match=r"hash:0000000000000180.*hash:0000000000000080"):
         asyncio.run(gateway.start())
 
@@ -208,7 +214,7 @@ def test_the_openai_client_reads_answers_and_raises_its_own_exceptions(gateway, 
                 with pytest.raises(expected) as caught:
                     await client.embeddings.create(**arguments)
                 assert caught.value.type == "invalid_request_error"
-            gateway.embedder.failure = OverloadedError()
+            gateway.stages["Embedder"].failure = OverloadedError()
             with pytest.raises(openai.InternalServerError):
                 await client.embeddings.create(input="a", model=TEACHER)
         return np.array([entry.embedding for entry in answer.data], np.float32)
@@ -218,4 +224,4 @@ def test_the_openai_client_reads_answers_and_raises_its_own_exceptions(gateway, 
 
 def test_the_openapi_document_describes_every_route(send):
     paths = send("GET", "/openapi.json").json()["paths"]
-    assert set(paths) == {"/v1/embeddings", "/v1/decode", "/v1/models", "/healthz"}
+    assert set(paths) == {route.path for route in ROUTES}

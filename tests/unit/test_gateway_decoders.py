@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from cellular.teachers import HashTeacher
-from serve.gateway import Gateway, OverloadedError, UnavailableError
+from serve.gateway import Gateway
 from serve.interface import http_app
-from serve.settings import Interface
+from serve.settings import Interface, ServeConfig
+from serve.stages import OverloadedError, UnavailableError
 
 
 def events(body):
@@ -30,7 +31,8 @@ def ask(**options):
 @pytest.fixture
 def only_ret(gateway):
     """A gateway without a bank."""
-    alone = Gateway(gateway.embedder, {"ret": gateway.decoders["ret"]}, gateway.limits)
+    stages = {name: gateway.stages[name] for name in ("Embedder", "RETDecoder")}
+    alone = Gateway(stages, ServeConfig(limits=gateway.limits))
     asyncio.run(alone.start())
     return alone
 
@@ -38,14 +40,14 @@ def only_ret(gateway):
 def test_ret_answers_with_what_the_decoder_writes(gateway, send):
     response = send("POST", "/v1/decode", **ask())
     rows = HashTeacher(384).encode(["two dogs", "the owl sleeps"])
-    assert texts(response) == gateway.decoders["ret"].target.decoder.decode_batch(rows, max_length=20)
+    assert texts(response) == gateway.stages["RETDecoder"].replica.decoder.decode_batch(rows, max_length=20)
     assert response.json()["decoder"] == "ret"
     assert response.json()["bank"] is None
     assert response.json()["results"][0]["alternatives"] == []
 
 
 def test_ret_answers_where_no_bank_is_served(only_ret):
-    assert next(iter(only_ret.decoders)) == "ret"
+    assert next(iter(only_ret.flow.served)) == "ret"
 
 
 @pytest.mark.parametrize("options", [{"n": 3}, {"beam": 4, "n": 3}, {"temperature": 1.2, "n": 3}])
@@ -86,7 +88,7 @@ def test_the_increments_of_a_stream_join_to_the_text_without_one(send, options):
 
 @pytest.mark.parametrize("failure", [OverloadedError(), UnavailableError()])
 def test_a_stream_that_cannot_start_is_refused_by_its_status(gateway, send, failure):
-    gateway.decoders["ret"].failure = failure
+    gateway.stages["RETDecoder"].failure = failure
     response = send("POST", "/v1/decode", **ask(stream=True))
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
     assert response.json()["status"] == 503
@@ -101,7 +103,7 @@ def test_a_failure_in_mid_stream_is_its_last_event(gateway, send, caplog, failur
         yield 0, "two"
         raise failure
 
-    gateway.decoders["ret"].target = SimpleNamespace(stream=breaks)
+    gateway.stages["RETDecoder"].replica = SimpleNamespace(stream=breaks)
     response = send("POST", "/v1/decode", **ask(stream=True))
     (_, first), (name, problem) = events(response.text)
     assert first == {"index": 0, "text": "two"}
@@ -114,11 +116,11 @@ def test_a_stream_past_its_deadline_ends_with_an_error_and_its_work(gateway, sen
         while True:
             yield 0, "again "
 
-    gateway.decoders["ret"].target = SimpleNamespace(stream=endless)
+    gateway.stages["RETDecoder"].replica = SimpleNamespace(stream=endless)
     gateway.limits = gateway.limits.model_copy(update={"deadline_s": 0.2})
     *_, (name, problem) = events(send("POST", "/v1/decode", **ask(stream=True)).text)
     assert (name, problem["status"]) == ("error", 504)
-    assert gateway.decoders["ret"].calls == ["stream", "ended"]
+    assert gateway.stages["RETDecoder"].calls == ["stream", "ended"]
 
 
 def test_a_client_that_hangs_up_ends_the_work(gateway):
@@ -129,7 +131,7 @@ def test_a_client_that_hangs_up_ends_the_work(gateway):
             written.append("again ")
             yield 0, "again "
 
-    gateway.decoders["ret"].target = SimpleNamespace(stream=endless)
+    gateway.stages["RETDecoder"].replica = SimpleNamespace(stream=endless)
     body = json.dumps(ask(stream=True)["json"]).encode()
     sent = asyncio.Event()
 
@@ -153,11 +155,11 @@ def test_a_client_that_hangs_up_ends_the_work(gateway):
         "query_string": b"",
     }
     asyncio.run(asyncio.wait_for(http_app(gateway, Interface())(scope, receive, send), timeout=10))
-    assert gateway.decoders["ret"].calls == ["stream", "ended"]
+    assert gateway.stages["RETDecoder"].calls == ["stream", "ended"]
     assert written
 
 
-def test_models_lists_teachers_decoders_banks_and_checkpoints(send, phrases_bank, ret_checkpoint):
+def test_models_lists_what_is_served(send, phrases_bank, ret_checkpoint, lattice_checkpoint):
     models = send("GET", "/v1/models").json()["data"]
     kinds = {(model["kind"], model["id"]): model for model in models}
     assert set(kinds) == {
@@ -167,6 +169,7 @@ def test_models_lists_teachers_decoders_banks_and_checkpoints(send, phrases_bank
         ("decoder", "hybrid"),
         ("bank", phrases_bank.name),
         ("checkpoint", ret_checkpoint.name),
+        ("lattice", lattice_checkpoint.name),
     }
     assert kinds["teacher", "hash:384"]["fingerprint"] == HashTeacher(384).fingerprint
     assert len(kinds["checkpoint", "noise"]["fingerprint"]) == 16
@@ -182,7 +185,7 @@ def test_hybrid_answers_within_the_teacher_calls_that_a_request_allows(send, phr
 
 
 def test_a_gateway_that_serves_not_every_decoder_says_which(gateway, send):
-    gateway.decoders.pop("hybrid")
+    gateway.flow.served.pop("hybrid")
     response = send("POST", "/v1/decode", json={"texts": ["a"], "decoder": "hybrid"})
     assert (response.status_code, response.json()["errors"][0]["pointer"]) == (422, "#/decoder")
     assert "phrase_bank, ret" in response.json()["detail"]

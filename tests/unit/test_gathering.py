@@ -5,9 +5,9 @@ import asyncio
 import numpy as np
 import pytest
 
-from serve.gateway import OverloadedError
 from serve.gathering import GatheringStage
 from serve.settings import Gathering
+from serve.stages import OverloadedError
 
 pytestmark = pytest.mark.anyio
 
@@ -35,8 +35,11 @@ class HeldStage:
             raise
         if self.failure is not None:
             raise self.failure
-        rows, *options = arguments or ([],)
+        rows, *options = arguments
         return [(row, *options) for row in rows]
+
+    async def ask(self, method, *arguments):
+        self.calls.append((method, *arguments))
 
 
 def gathering(stage, **settings):
@@ -154,5 +157,5 @@ async def test_what_has_no_rows_is_never_joined_nor_refused():
     held = HeldStage()
     held.open.set()
     stage = gathering(held, queue=1)
-    await asyncio.gather(stage.call("describe"), stage.call("describe"))
+    await asyncio.gather(stage.ask("describe"), stage.ask("describe"))
     assert held.calls == [("describe",), ("describe",)]

@@ -58,9 +58,9 @@ def test_base64_holds_the_same_numbers():
 
 
 def test_a_teacher_is_named_on_the_command_line(tmp_path):
-    assert ServeConfig(bank=tmp_path, teacher="hash").teacher.name == "hash"
+    assert ServeConfig(teacher="hash").teacher.name == "hash"
 
 
 def test_fallbacks_stay_on_where_requests_share_batches(tmp_path):
     with pytest.raises(ValidationError, match="enable_fallbacks"):
-        ServeConfig.model_validate({"bank": tmp_path, "decoding": {"enable_fallbacks": False}})
+        ServeConfig.model_validate({"decoding": {"enable_fallbacks": False}})
