@@ -64,8 +64,12 @@ class Deduplicator:
 
     def _read(self, number: int, ranges: int) -> pa.Table:
         """The rows of a range, by the statistics of the row groups."""
-        first, last = number * HASHES // ranges, (number + 1) * HASHES // ranges - 1
-        low, high = pa.scalar(first, pa.uint64()), pa.scalar(last, pa.uint64())
-        inside = (pc.field("hash") >= low) & (pc.field("hash") <= high)
         segments = pyarrow.dataset.dataset(self._chunks, schema=SEGMENT_SCHEMA, format="parquet")
-        return segments.to_table(filter=inside, use_threads=False)
+        return segments.to_table(filter=hash_range(number, ranges), use_threads=False)
+
+
+def hash_range(number: int, ranges: int) -> pc.Expression:
+    """Rows whose hash is in range `number` of `ranges` equal ones."""
+    first, last = number * HASHES // ranges, (number + 1) * HASHES // ranges - 1
+    low, high = pa.scalar(first, pa.uint64()), pa.scalar(last, pa.uint64())
+    return (pc.field("hash") >= low) & (pc.field("hash") <= high)

@@ -56,8 +56,8 @@ def read_records(unit: Unit, corpus: CorpusConfig) -> Iterator[Record | Reject]:
         yield Reject(row + 1, "unreadable file", excerpt(str(error).encode()))
 
 
-def check_columns(files: Sequence[InputFile], corpus: CorpusConfig) -> None:
-    """See that the text column exists, from schemas, headers and first rows, before any work starts.
+def check_columns(files: Sequence[InputFile], corpus: CorpusConfig, others: Sequence[str] = ()) -> None:
+    """See that the text column and others exist, by schemas, headers and first rows, before any work starts.
 
     Raises:
         CellularError: a file lacks the column, or not one file can be read.
@@ -71,9 +71,9 @@ def check_columns(files: Sequence[InputFile], corpus: CorpusConfig) -> None:
                 raise CellularError(f"cannot read {file.uri}: {_one_line(error)}") from error
             damaged.append(f"{file.uri}: {_one_line(error)}")
             continue
-        if corpus.text_column not in columns:
+        if missing := [name for name in (corpus.text_column, *others) if name not in columns]:
             there = ", ".join(columns) or "no columns"
-            raise CellularError(f"{file.uri} has no column {corpus.text_column!r}: choose from {there}")
+            raise CellularError(f"{file.uri} has no column {missing[0]!r}: choose from {there}")
     if damaged and len(damaged) == len(files):
         raise CellularError(f"no input can be read; {damaged[0]}: check its format")
 

@@ -23,6 +23,7 @@ from jobs import (
     search_bank,
     serve,
     show_lattice,
+    train_lattice,
     train_ret,
     train_text_to_text,
     verify_bank,
@@ -33,10 +34,10 @@ bank = typer.Typer(no_args_is_help=True, help="Build, extend, search and check p
 app.add_typer(bank, name="bank")
 ret = typer.Typer(no_args_is_help=True, help="Train and compress decoders.")
 app.add_typer(ret, name="ret")
-adapter = typer.Typer(no_args_is_help=True, help="Train adapters between teachers, and fit a teacher.")
-app.add_typer(adapter, name="adapter")
 text_to_text = typer.Typer(no_args_is_help=True, help="Train the model that needs no teacher.")
 app.add_typer(text_to_text, name="text-to-text")
+adapter = typer.Typer(no_args_is_help=True, help="Train adapters between teachers, and fit a teacher.")
+app.add_typer(adapter, name="adapter")
 lattice = typer.Typer(no_args_is_help=True, help="Train lattices of cells and look into them.")
 app.add_typer(lattice, name="lattice")
 
@@ -48,6 +49,7 @@ bank.command("verify")(verify_bank.main)
 ret.command("train")(train_ret.main)
 ret.command("compress")(compress_ret.main)
 text_to_text.command("train")(train_text_to_text.main)
+lattice.command("train")(train_lattice.main)
 lattice.command("show")(show_lattice.main)
 adapter.command("fit-lsa")(fit_lsa.main)
 app.command("embed")(embed.main)

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from torch import nn
+
 from cellular.decoders.ret.checkpoint import Checkpoint
 from cellular.training.config import TrainRETConfig
+from cellular.training.lattice_config import TrainLatticeConfig
 from pipelines.training_log import SPEED
 
 POINTS = 20  # of the curve
@@ -38,6 +41,46 @@ Losses in nats a piece; `held_out_loss` is the averaged weights' on texts that a
 ## Settings
 ```json
 {config.model_dump_json(indent=1, include={"optimizer", "schedule", "variation", "sparsity", "only"})}
+```
+"""
+
+
+def lattice_card(
+    config: TrainLatticeConfig,
+    model: nn.Module,
+    data: dict[str, Any],
+    facts: dict[str, Any],
+    curve: Sequence[dict[str, Any]],
+) -> str:
+    """Markdown: what a lattice, or the MLP beside it, reads and gives, and how it was trained."""
+    teacher = data["teacher"]
+    sources = ", ".join(source.rpartition("/")[2] for source in config.data.corpus.inputs)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    kinds = {"lattice": "3D lattice of cells", "mlp": "MLP"}
+    settings = config.model_dump_json(
+        indent=1, include={"pairs", "lattice", "forget", "damage", "loss", "optimizer", "schedule"}
+    )
+    return f"""# {kinds[config.model]} for {teacher["name"]}: {config.objective}
+
+{parameters:,} parameters from an embedding to an embedding.
+
+| | |
+|---|---|
+| teacher | {teacher["name"]}, {data["dimension"]} numbers, `{teacher["fingerprint"]}` |
+| objective | {config.objective}{f", with up to {config.history} earlier texts" if config.history else ""} |
+| training data | {facts["examples"]:,} {"groups of texts" if config.pairs else "texts"} from {sources} |
+| steps, seconds | {facts["steps"]:,}, {facts["seconds"]:,.0f} |
+| command | `{facts.get("command", "")}` |
+| code | {facts.get("commit", "")} |
+
+## Curve
+`held_out_loss` is the averaged weights' on texts that are not trained on.
+
+{curve_table(curve)}
+
+## Settings
+```json
+{settings}
 ```
 """
 

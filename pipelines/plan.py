@@ -77,7 +77,7 @@ def make_plan(config: BuildConfig, files: Sequence[InputFile]) -> Plan:
         CellularError: the teacher can't be loaded, the index can't be made, or the bank can't be appended to.
     """
     base, manifest = base_version(config.target) if config.append else (None, None)
-    teacher, dimension = _describe_teacher(config)
+    teacher, dimension = describe_teacher(config)
     if config.index.factory != "auto":
         check_factory(config.index.factory, dimension)
     sources: list[str] = []
@@ -142,7 +142,7 @@ def _check_base(config: BuildConfig, base: Manifest, teacher: str) -> None:
             raise CellularError(f"cannot append with another {what}: the bank has {old}, this build {new}")
 
 
-def _describe_teacher(config: BuildConfig) -> tuple[str, int]:
+def describe_teacher(config: BuildConfig) -> tuple[str, int]:
     """Fingerprint and dimension, from where the embedding will run: the driver may lack the model."""
     resources = config.resources
     describe = ray.remote(_load_and_describe).options(

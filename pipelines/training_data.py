@@ -29,6 +29,7 @@ from pipelines.workspace import Plan, discard_build, locked, write_plan
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+Accept = Callable[[str, int], None]  # raises if a teacher of this fingerprint and dimension will not do
 READ_CPUS = 0.25  # of a task that reads a shard
 
 
@@ -52,7 +53,7 @@ def prepare(
     resources: ResourceConfig | None = None,
     *,
     restart: bool = False,
-    accept: Callable[[str, int], None] = lambda fingerprint, dimension: None,
+    accept: Accept = lambda fingerprint, dimension: None,
     track: Track = show,
 ) -> TrainingData:
     """Prepare training data in a folder, go on with it, or find it done.
@@ -73,8 +74,25 @@ def prepare(
     build_config = _build_config(config, folder, resources or ResourceConfig())
     check_writable(folder)
     files = check_corpus(build_config)
+    build = _fingerprint(config, build_config, files)
+    return find_or_make(
+        folder,
+        build,
+        lambda: _prepare(config, build_config, files, build, accept, track),
+        accept,
+        restart=restart,
+    )
+
+
+def find_or_make(
+    folder: Path, build: str, make: Callable[[], TrainingData], accept: Accept, *, restart: bool
+) -> TrainingData:
+    """The data of this fingerprint in a folder, made there unless they are.
+
+    Raises:
+        CellularError: the folder holds others, and may not be made anew; or what `make` and `accept` raise.
+    """
     with locked(folder):
-        build = _fingerprint(config, build_config, files)
         there = read_training_data(folder) if (folder / MANIFEST).exists() else None
         if there and there.build == build:
             accept(there.teacher.fingerprint, there.dimension)
@@ -82,7 +100,7 @@ def prepare(
         if there and not restart:
             raise CellularError(f"{folder} holds other training data: name another folder, or add --restart")
         with connected(), plain_errors():
-            data = _prepare(config, build_config, files, build, accept, track)
+            data = make()
         write_atomically(folder / MANIFEST, data.model_dump_json(indent=1).encode())
         discard_build(folder)
         if there and there.build != build:
@@ -141,11 +159,12 @@ def _build_config(config: TrainingDataConfig, folder: Path, resources: ResourceC
 
 
 def _fingerprint(config: TrainingDataConfig, build: BuildConfig, files: Sequence[InputFile]) -> str:
-    content = [FORMAT, fingerprint(build, files, None), _vocabulary(config).fingerprint, config.held_out]
+    content = [FORMAT, fingerprint(build, files, None), vocabulary_of(config).fingerprint, config.held_out]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
-def _vocabulary(config: TrainingDataConfig) -> Vocabulary:
+def vocabulary_of(config: TrainingDataConfig) -> Vocabulary:
+    """The pieces that texts are cut into."""
     return Vocabulary.from_file(config.vocabulary) if config.vocabulary else Vocabulary.load()
 
 
@@ -154,7 +173,7 @@ def _prepare(
     build_config: BuildConfig,
     files: Sequence[InputFile],
     build: str,
-    accept: Callable[[str, int], None],
+    accept: Accept,
     track: Track,
 ) -> TrainingData:
     target = build_config.target
@@ -220,6 +239,14 @@ def _embed(config: TrainingDataConfig, stages: Build, folder: Path, shards: Sequ
 
 
 def _describe(config: TrainingDataConfig, plan: Plan, build: str, target: Path, stage: Stage) -> TrainingData:
+    teacher = TeacherEntry(name=Path(config.teacher.name).name, fingerprint=plan.teacher)
+    return describe(stage, target, build, teacher, plan.dimension, vocabulary_of(config).fingerprint)
+
+
+def describe(
+    stage: Stage, target: Path, build: str, teacher: TeacherEntry, dimension: int, vocabulary: str
+) -> TrainingData:
+    """The manifest of what a stage wrote to the `output` and the `held_out` of its items."""
     files = {key: [Path(item[key]) for item in stage.items] for key in ("output", "held_out")}
     rows = {key: [pq.read_metadata(path).num_rows for path in paths] for key, paths in files.items()}
     filled = {
@@ -228,9 +255,9 @@ def _describe(config: TrainingDataConfig, plan: Plan, build: str, target: Path, 
     }
     return TrainingData(
         build=build,
-        teacher=TeacherEntry(name=Path(config.teacher.name).name, fingerprint=plan.teacher),
-        dimension=plan.dimension,
-        vocabulary=_vocabulary(config).fingerprint,
+        teacher=teacher,
+        dimension=dimension,
+        vocabulary=vocabulary,
         rows=sum(rows["output"]),
         held_out_rows=sum(rows["held_out"]),
         shards=tuple(filled["output"]),

@@ -148,10 +148,12 @@ class Trainer:
         if self._pruner:
             self._pruner.apply(self._averaged.weights)
         self._refresh(self._averaged)
+        self.copy.eval()
         totals = torch.zeros(2, dtype=torch.float64, device=self._gradient.device)
         for batch in batches:
             weight = count(batch).double()
             totals += torch.stack([self._objective(self.copy, batch).detach().double() * weight, weight])
+        self.copy.train()
         self._refresh(self._own)
         if self._world > 1:
             dist.all_reduce(totals)

@@ -1,0 +1,104 @@
+"""Settings of a training from embeddings to embeddings: which belong together, and what is asked of them."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from cellular.config import Fraction, Settings
+from cellular.lattice.config import LatticeConfig
+from cellular.training.config import (
+    LoopConfig,
+    OptimizerConfig,
+    Share,
+    TrainingConfig,
+    TrainingDataConfig,
+)
+
+
+class PairsConfig(Settings):
+    """Which texts of the files belong together, by their columns.
+
+    With `group` and `order` a text leads to the next of its group, as the turns of a dialogue do; with
+    `group` alone to any other, as the captions of an image do; with `source` and `target` a row is a pair.
+    """
+
+    group: str | None = Field(None, description="column; rows of one value belong together")
+    order: str | None = Field(None, description="column of numbers that puts a group in order")
+    source: str | None = Field(None, description="column of the texts that are read")
+    target: str | None = Field(None, description="column of the texts that are to be found")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "PairsConfig":
+        if (self.source is None) != (self.target is None):
+            raise ValueError("source and target need each other")
+        if (self.group is None) == (self.source is None):
+            raise ValueError("give either group, perhaps with order, or source and target")
+        if self.order and not self.group:
+            raise ValueError("order needs group: the column whose rows follow each other")
+        return self
+
+    @property
+    def ordered(self) -> bool:
+        """Whether a text leads to the one after it, in contrast to any other of its group."""
+        return self.order is not None or self.source is not None
+
+
+class DamageConfig(Settings):
+    """What is done to embeddings before they are read: one of these to each."""
+
+    clean: Fraction = Field(0.2, description="share of the embeddings that is left as it is")
+    noise: float = Field(1.0, ge=0, description="largest length of noise added to a unit embedding")
+    drop: Share = Field(0.7, description="largest share of the numbers set to zero")
+    bits: tuple[PositiveInt, ...] = Field((4, 8), description="bits that each number is rounded to")
+
+
+DAMAGE = {"reconstruct": DamageConfig(), "map": DamageConfig(clean=0.0, noise=0.5, drop=0.0, bits=())}
+
+
+class LossConfig(Settings):
+    """What is made small: a sum of these."""
+
+    contrast: float = Field(1.0, ge=0, description="weight of InfoNCE, in nats")
+    temperature: PositiveFloat = Field(0.05, description="of InfoNCE")
+    extra: NonNegativeInt = Field(0, description="targets of other texts that are wrong, besides the batch's")
+    cosine: float = Field(1.0, ge=0, description="weight of 1 - cosine")
+    likelihood: float = Field(0.0, ge=0, description="weight of the target's text by a frozen RET decoder")
+    decoder: str = Field("ret-all-MiniLM-L6-v2", description="that decoder: a name or a folder")
+    decoded: PositiveInt = Field(256, description="texts of a pass that it is asked for")
+
+
+class EmbeddingLoopConfig(LoopConfig):
+    """The same where batches are embeddings."""
+
+    batch: PositiveInt = Field(2_048, ge=2, description="embeddings in one optimiser step, all workers")
+    pass_rows: PositiveInt = Field(2_048, ge=2, description="embeddings in one pass of a worker")
+
+
+class TrainLatticeConfig(TrainingConfig):
+    """One training of a lattice, or of an MLP to compare it with."""
+
+    data: TrainingDataConfig
+    objective: Literal["reconstruct", "map"] = Field(
+        "reconstruct", description="reconstruct: an embedding from a damaged one; map: its pair's"
+    )
+    pairs: PairsConfig | None = Field(None, description="for map")
+    model: Literal["lattice", "mlp"] = Field("lattice", description="mlp: of as many parameters")
+    lattice: LatticeConfig = LatticeConfig()
+    base: str | None = Field(None, description="checkpoint to start from: a name or a folder")
+    history: NonNegativeInt = Field(0, description="earlier texts of the group that are read too, for map")
+    forget: Share = Field(0.5, description="share of the sources whose history is cut at a random place")
+    damage: DamageConfig = Field(
+        default_factory=lambda values: DAMAGE[values["objective"]],
+        description="to what is read; by default noise for map, all ways for reconstruct",
+    )
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(rate=1e-3, average_steps=300)
+    loop: EmbeddingLoopConfig = EmbeddingLoopConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TrainLatticeConfig":
+        if (self.objective == "map") != (self.pairs is not None):
+            raise ValueError("map needs pairs, reconstruct has none: give --group or --source and --target")
+        if self.history and not (self.pairs and self.pairs.order):
+            raise ValueError("history needs pairs with an order: what came before is not known")
+        return self
