@@ -54,7 +54,7 @@ class Lattice:
     def states(self, embeddings: FloatArray) -> list[FloatArray]:
         """Norms of the cells before the first step and after each: (steps + 1, X, Y, Z) for each row."""
         states_TBXYZC = record_states(self.checkpoint.lattice, torch.from_numpy(embeddings))
-        return list(states_TBXYZC.norm(dim=-1).movedim(0, 1).numpy())
+        return list(states_TBXYZC.norm(dim=-1).movedim(0, 1).contiguous().numpy())
 
     def describe(self) -> dict[str, Any]:
         """What this worker answers from."""
