@@ -77,11 +77,17 @@ class BucketSource(Generic[H]):
         self._buckets = Buckets(self._held, self._tokens, self._config.seed, self._rank)
 
     def _agree(self) -> list[float]:
-        """How often each width is drawn: by all workers' texts of that width, over those in a batch."""
+        """How often each width is drawn: by all workers' texts of that width, over those in a batch.
+
+        A batch's loss is a mean over its pieces. Each text counts the same where that does not depend on
+        how many texts share the mean: a width is drawn as often as it has texts.
+        """
         totals = torch.tensor([self._buckets.counts, self._buckets.rows], dtype=torch.float64)
         if self._world > 1:
             totals = totals.to(self._device)
             dist.all_reduce(totals)
+        if self._config.equal == "texts":
+            return totals[0].tolist()
         return (totals[0] / totals[1]).tolist()
 
     def warm_up(self, trainer: Trainer) -> None:

@@ -66,6 +66,9 @@ class TextLoopConfig(LoopConfig):
 
     batch_tokens: PositiveInt = Field(131_072, description="positions in one optimiser step, all workers")
     pass_tokens: PositiveInt = Field(131_072, description="positions in one pass of a worker")
+    equal: Literal["texts", "pieces"] = Field(
+        "texts", description="what counts the same: a short text as much as a long one, or every piece"
+    )
 
 
 class RETLoopConfig(TextLoopConfig):

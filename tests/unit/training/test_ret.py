@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -50,6 +51,20 @@ def test_rewarded_batches_hold_samples_beside_texts_and_train(shard: Path) -> No
     trainer.step(batches, 0.0)
     assert not torch.equal(before, trainer.copy.projection)
     assert source.evaluate(trainer) is not None
+
+
+@pytest.mark.parametrize(("equal", "ratio"), [("texts", 1.0), ("pieces", 6.0)])
+def test_a_long_text_counts_as_a_short_one_or_by_its_pieces(tmp_path: Path, equal: str, ratio: float) -> None:
+    pieces = [np.full(length, 20, np.uint8) for length in [15] * 12 + [95] * 12]  # widths 16 and 96
+    write_shard(tmp_path / "shard", ["x"] * 24, pieces, HashTeacher(384).encode([str(n) for n in range(24)]))
+    config = make_config(loop={"batch_tokens": 192, "pass_tokens": 192, "equal": equal})
+    read = [pq.read_table(tmp_path / "shard")]
+    source = TextSource(lambda: read, lambda: read, config.loop, config.variation, torch.device("cpu"))
+    drawn = dict.fromkeys((16, 96), 0)
+    for step in range(700):
+        (batch,), _ = source.draw(step)
+        drawn[batch.targets_BL.shape[1]] += 1
+    assert drawn[96] / drawn[16] == pytest.approx(ratio, rel=0.2)
 
 
 def test_another_teacher_gets_a_projection_of_its_own_and_nothing_else_changes(tmp_path: Path) -> None:
