@@ -1,6 +1,8 @@
 """What several unit test files share."""
 
 import asyncio
+import socket
+import threading
 from collections.abc import Iterator
 from functools import cache, partial
 from itertools import product
@@ -9,6 +11,7 @@ from pydoc_data.topics import topics
 import faiss
 import httpx
 import pytest
+import uvicorn
 
 from actors.embedder import Embedder
 from actors.hybrid_decoder import HybridDecoder
@@ -60,6 +63,8 @@ class CountedStage(LocalStage):
         self.calls.append(method)
         if self.failure is not None:
             raise self.failure
+        if method == "statistics":
+            return {"calls": len(self.calls), "batches": 0, "rows": 0}
         return getattr(self.replica, method)(*arguments)
 
     async def stream(self, method, *arguments):
@@ -161,3 +166,17 @@ def send(gateway):
         return asyncio.run(run())
 
     return request
+
+
+@pytest.fixture
+def url(gateway):
+    """Where the gateway's application listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(
+            uvicorn.Config(http_app(gateway, Interface()), log_level="warning", lifespan="off")
+        )
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()

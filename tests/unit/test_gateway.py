@@ -115,7 +115,7 @@ REFUSED = [
     ("/v1/decode", b" " * 70_000, 413, ""),
     ("/v1/embeddings", b"", 400, "#"),
     ("/v1/embeddings", b"[]", 400, "#"),
-    ("/v1/embeddings", {"input": "a"}, 400, "#/model"),
+    ("/v1/embeddings", {"model": TEACHER}, 400, "#/input"),
     ("/v1/embeddings", {"input": [1, 2], "model": TEACHER}, 400, "#/input"),
     ("/v1/embeddings", {"input": "a", "model": TEACHER, "dimensions": 5}, 400, "#/dimensions"),
     ("/v1/embeddings", {"input": "a", "model": "gpt"}, 404, "#/model"),
