@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cellular.bank import PhraseBank, SearchResult, verify_bank
+    from cellular.client.calls import APIError
+    from cellular.client.clients import AsyncClient, Client
     from cellular.config import BuildConfig, DecodingConfig, HybridConfig, TeacherConfig
     from cellular.decoders import DecodeResult, PhraseBankDecoder, Session
     from cellular.decoders.hybrid import HybridDecoder, HybridResult
@@ -21,8 +23,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "APIError",
+    "AsyncClient",
     "BuildConfig",
     "CellularError",
+    "Client",
     "DecodeResult",
     "DecodingConfig",
     "EmbeddingLoader",
@@ -45,6 +50,8 @@ __all__ = [
 
 _MODULES = {
     "cellular.bank": ("PhraseBank", "SearchResult", "verify_bank"),
+    "cellular.client.calls": ("APIError",),
+    "cellular.client.clients": ("AsyncClient", "Client"),
     "cellular.config": ("BuildConfig", "DecodingConfig", "HybridConfig", "TeacherConfig"),
     "cellular.decoders": ("DecodeResult", "PhraseBankDecoder", "Session"),
     "cellular.decoders.hybrid": ("HybridDecoder", "HybridResult"),
