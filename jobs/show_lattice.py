@@ -14,24 +14,24 @@ def main(
     text: Annotated[str, typer.Argument(help="What enters the lattice.")],
     output: Annotated[Path, typer.Option("--output", "-o", help=OUTPUT)] = Path("lattice"),
     checkpoint: Annotated[
-        str | None, typer.Option(help="A packaged lattice's name, or a folder; by default the direct mode's.")
-    ] = None,
-    teacher: Annotated[str | None, typer.Option(help="By default the direct mode's.")] = None,
+        str, typer.Option(help="A packaged lattice's name, or a folder.")
+    ] = "lattice-denoise-all-MiniLM-L6-v2",
+    teacher: Annotated[str, typer.Option(help="A name, a folder or a hub name.")] = "all-MiniLM-L6-v2",
 ) -> None:
     """Draw how a text's embedding crosses the lattice: what it changes in each cell, step by step."""
+    from cellular.errors import CellularError
     from cellular.lattice import load_lattice
-    from cellular.pipeline import DirectPipelineConfig, load_config
     from cellular.teachers import load_teacher
     from pipelines.lattice_pictures import draw
 
-    changes = {"lattice": {"checkpoint": checkpoint}} if checkpoint else {}
-    changes |= {"teacher": {"name": teacher}} if teacher else {}
-    config = load_config("direct_embedding_pipeline", changes)
-    assert isinstance(config, DirectPipelineConfig)
-    assert config.lattice is not None
-    lattice = load_lattice(config.lattice.checkpoint).lattice
-    (embedding,) = load_teacher(config.teacher).encode([text])
-    for path in draw(lattice, embedding, text, output):
+    loaded, embedder = load_lattice(checkpoint), load_teacher(teacher)
+    if loaded.teacher != embedder.fingerprint:
+        raise CellularError(
+            f"{checkpoint} is for embeddings of {loaded.teacher}, not of {embedder.fingerprint}: "
+            "name its teacher with --teacher"
+        )
+    (embedding,) = embedder.encode([text])
+    for path in draw(loaded.lattice, embedding, text, output):
         print(path)
 
 

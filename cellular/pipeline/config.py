@@ -30,7 +30,7 @@ class AdapterSettings(Settings):
 class DecoderSettings(Settings):
     """What writes the text of an embedding."""
 
-    name: Literal["auto"] | DecoderName = Field(
+    name: Literal["auto", "phrase_bank", "ret", "hybrid"] = Field(
         "auto", description="auto: phrase_bank where a bank is given, else ret, which needs none"
     )
     bank: Location | None = Field(None, description="folder of the bank; None: the demo's, where one is used")
@@ -66,7 +66,7 @@ class DecoderSettings(Settings):
         return self.chosen != "phrase_bank"
 
 
-def _choose(name: Literal["auto"] | DecoderName, bank: str | None) -> DecoderName:
+def _choose(name: Literal["auto", "phrase_bank", "ret", "hybrid"], bank: str | None) -> DecoderName:
     if name != "auto":
         return name
     return "ret" if bank is None else "phrase_bank"

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from cellular.checkpoint_files import find_checkpoint
 from cellular.config import TeacherConfig
 from cellular.errors import CellularError
 from cellular.pipeline.config import (
@@ -75,13 +74,16 @@ _Spaces = tuple[Space | None, Space | None]  # read, written
 def _pieces(config: PipelineConfig) -> dict[Place, Callable[[], _Spaces]]:
     """How the pieces at each place are described, in the order in which a text passes them."""
     if isinstance(config, TextToTextPipelineConfig):
-        return {("text_to_text", "checkpoint"): lambda: _text_to_text(config.text_to_text)}
+        model = config.text_to_text
+        setting = "checkpoint" if model.task is None else "task"
+        return {("text_to_text", setting): lambda: _text_to_text(model)}
     pieces: dict[Place, Callable[[], _Spaces]] = {("teacher", "name"): lambda: _teacher(config.teacher)}
     if isinstance(config, HybridPipelineConfig):
         pieces["adapter", "checkpoint"] = lambda: _adapter(config.adapter)
     if lattice := config.lattice:
         pieces["lattice", "checkpoint"] = lambda: _lattice(lattice)
-        pieces["lattice", "steps"] = lambda: _steps(lattice)
+        if lattice.steps is not None:
+            pieces["lattice", "steps"] = lambda: _steps(lattice)
     if config.decoder.uses_ret:
         pieces["decoder", "checkpoint"] = lambda: _ret(config.decoder)
     if config.decoder.uses_bank:
@@ -137,5 +139,9 @@ def _bank(settings: DecoderSettings) -> _Spaces:
 
 
 def _text_to_text(settings: TextToTextSettings) -> _Spaces:
-    find_checkpoint(settings.checkpoint)
+    from cellular.cct import load_text_to_text
+
+    tasks = load_text_to_text(settings.checkpoint).model.config.tasks
+    if settings.task not in (None, *tasks):
+        raise CellularError(f"this model has {', '.join(tasks)}, not {settings.task!r}")
     return None, None

@@ -147,18 +147,18 @@ class TextToTextFlow:
 
     def answer(self, texts: Sequence[str]) -> "list[Answer]":
         """Texts to texts."""
-        from cellular.decoders.opening import Answer
-
-        written = self.model.generate(texts, self.settings.max_length, self.settings.task)
-        return [Answer(text, None, "text_to_text") for text in written]
+        return self.decode(self.model.encode(texts))
 
     def decode(self, embeddings: ArrayLike) -> "list[Answer]":
         """Embeddings to texts."""
-        raise NotImplementedError
+        from cellular.decoders.opening import Answer
+
+        texts = self.model.decode(self.process(embeddings), self.settings.max_length)
+        return [Answer(text, None, "text_to_text") for text in texts]
 
     def process(self, embeddings: ArrayLike) -> FloatArray:
         """Embeddings to embeddings."""
-        return self.model.process(embeddings, self.settings.task)
+        return self.model.transform(embeddings, self.settings.task)
 
     def stream(self, text: str) -> Iterator[str]:
         """One text to one, as it is written."""
@@ -166,4 +166,4 @@ class TextToTextFlow:
 
     def parameters(self) -> dict[str, int]:
         """Numbers by part, then of all."""
-        return self.model.count_parameters()
+        return self.model.model.count_parameters()

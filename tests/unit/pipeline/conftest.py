@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from cellular.adapter import AdapterConfig, Space, UniversalAdapter, make_network
+from cellular.cct import CCT, CCTConfig, TextToTextCheckpoint, save_text_to_text
+from cellular.decoders.ret import Vocabulary
 from cellular.lattice import Lattice3D, LatticeCheckpoint, LatticeConfig, save_lattice
 from cellular.teachers import HashTeacher
 
@@ -55,3 +57,30 @@ def hybrid(direct: Settings, adapter_folder: Path) -> Settings:
         "adapter": {"checkpoint": adapter_folder},
     }
     return {**direct, **changes}
+
+
+@pytest.fixture(scope="session")
+def text_to_text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shape = {"embedding_dimension": 32, "size": (3, 2, 2), "channels": 16, "face_channels": 4, "steps": 3}
+    config = CCTConfig(
+        hidden=32,
+        heads=2,
+        inner=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        slots=4,
+        tasks=("say", "answer"),
+        lattice=LatticeConfig.model_validate(shape),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = CCT(config).eval()
+    folder = tmp_path_factory.mktemp("models") / "small"
+    save_text_to_text(folder, TextToTextCheckpoint(model, Vocabulary.load()))
+    return folder
+
+
+@pytest.fixture
+def text_to_text(text_to_text_folder: Path) -> Settings:
+    model = {"checkpoint": text_to_text_folder, "task": "answer", "max_length": 12}
+    return {"mode": "text_to_text", "text_to_text": model}

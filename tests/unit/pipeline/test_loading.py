@@ -110,6 +110,15 @@ def test_an_adapter_of_another_teacher_does_not_fit(hybrid: Settings) -> None:
     assert problem.startswith("adapter.checkpoint: it reads ")
 
 
+def test_a_task_that_was_not_learned_is_refused(text_to_text: Settings) -> None:
+    assert problems(text_to_text, {"text_to_text": {"task": "sing"}}) == [
+        "text_to_text.task: this model has say, answer, not 'sing'"
+    ]
+    assert problems(text_to_text, {"teacher": {"name": "hash"}, "text_to_text": {"checkpoint": "missing"}})[
+        0
+    ].startswith("teacher: there is no such setting")
+
+
 def test_steps_that_cross_nothing_are_refused(direct: Settings, tmp_path: Path) -> None:
     from cellular.lattice import Lattice3D, LatticeCheckpoint, LatticeConfig, save_lattice
 

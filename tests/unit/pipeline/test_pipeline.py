@@ -11,6 +11,7 @@ import pytest
 
 from cellular import FlexibleCellularPipeline, load_config
 from cellular.adapter import UniversalAdapter
+from cellular.cct import TextToText
 from cellular.decoders.ret import RETDecoder
 from cellular.lattice import count_parameters, load_lattice
 from cellular.lattice.inference import process
@@ -37,7 +38,17 @@ def test_hybrid_adapts_before_the_lattice(
     assert pipeline.decode(rows) == pipeline.generate(TEXTS)
 
 
-@pytest.mark.parametrize("mode", ["direct", "hybrid"])
+def test_text_to_text_encodes_transforms_and_decodes(
+    text_to_text: Settings, text_to_text_folder: Path
+) -> None:
+    model, pipeline = TextToText.load(text_to_text_folder), FlexibleCellularPipeline(text_to_text)
+    rows = model.encode(TEXTS)
+    np.testing.assert_array_equal(pipeline.process(rows), model.transform(rows, "answer"))
+    assert pipeline.generate(TEXTS) == model.generate(TEXTS, 12, "answer") == pipeline.decode(rows)
+    assert pipeline.parameters() == model.model.count_parameters()
+
+
+@pytest.mark.parametrize("mode", ["direct", "hybrid", "text_to_text"])
 def test_one_text_gives_one_text(mode: str, request: pytest.FixtureRequest) -> None:
     pipeline = FlexibleCellularPipeline(request.getfixturevalue(mode))
     first, second = pipeline.generate(TEXTS)
@@ -91,12 +102,21 @@ def test_bad_embeddings_are_refused(direct: Settings) -> None:
         pipeline.generate([3])  # type: ignore[list-item]
 
 
-def test_direct_mode_loads_no_text_encoder_and_no_adapter(direct: Settings) -> None:
+@pytest.mark.parametrize(
+    ("mode", "others"),
+    [
+        ("direct", ("cellular.cct", "cellular.adapter", "cellular.lsa", "sentence_transformers")),
+        ("text_to_text", ("cellular.adapter", "cellular.lsa", "sklearn", "sentence_transformers")),
+    ],
+)
+def test_a_mode_loads_nothing_of_the_others(
+    mode: str, others: tuple[str, ...], request: pytest.FixtureRequest
+) -> None:
     script = (
         "import json, sys; from cellular import FlexibleCellularPipeline\n"
         "FlexibleCellularPipeline(json.loads(sys.argv[1])).generate('a')\n"
-        "others = ('cellular.cct', 'cellular.adapter', 'cellular.lsa', 'sentence_transformers')\n"
-        "print([name for name in sys.modules if name.startswith(others)])"
+        "print([name for name in sys.modules if name.startswith(tuple(sys.argv[2:]))])"
     )
-    words = [sys.executable, "-c", script, json.dumps(direct, default=str)]
+    settings = json.dumps(request.getfixturevalue(mode), default=str)
+    words = [sys.executable, "-c", script, settings, *others]
     assert subprocess.check_output(words, text=True) == "[]\n"
