@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,6 +22,13 @@ def main(
     fused: Annotated[bool, typer.Option("--fused", help="Every stage in one process.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Anything but 127.0.0.1 lets other machines in.")] = "127.0.0.1",
+    api_keys: Annotated[
+        Path | None,
+        typer.Option(help="File of `cellular api-key`: requests need one of its keys."),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(help="Origin whose pages may call this; may be repeated. Else none.")
+    ] = None,
     teacher: Annotated[str | None, typer.Option(help="By default the one that made what is served.")] = None,
 ) -> None:
     """Serve over HTTP: /v1/embeddings, /v1/process, /v1/decode, /v1/generate; /docs describes them."""
@@ -30,7 +38,8 @@ def main(
     from serve.settings import ServeConfig
 
     asked = {"banks": bank or [], "checkpoint": checkpoint, "teacher": teacher, "fused": fused}
-    config = ServeConfig.model_validate(asked | {"stages": stage or None})
+    interface = {"api_keys": api_keys and api_keys.resolve(), "cors_origins": cors_origin or ()}
+    config = ServeConfig.model_validate(asked | {"stages": stage or None, "interface": interface})
     with running(config, host, port) as url:
         typer.echo(f"serving {', '.join(config.banks) or 'without a bank'} on {url}  (Ctrl-C stops)")
         signal.pause()

@@ -97,9 +97,15 @@ def bound(part: Part, name: str, deployed: Mapping[str, serve.Application]) -> s
 
 def deployment_options() -> dict[str, dict[str, Any]]:
     """Options by deployment, from config.yaml: its defaults also hold where no file is deployed."""
-    application = yaml.safe_load(resources.files("serve").joinpath("config.yaml").read_text("utf-8"))
-    entries = application["applications"][0]["deployments"]
+    entries = application_options()["deployments"]
     return {entry["name"]: {key: entry[key] for key in entry if key != "name"} for entry in entries}
+
+
+def application_options() -> dict[str, Any]:
+    """The application in config.yaml."""
+    file = yaml.safe_load(resources.files("serve").joinpath("config.yaml").read_text("utf-8"))
+    options: dict[str, Any] = file["applications"][0]
+    return options
 
 
 @contextmanager
@@ -123,7 +129,7 @@ def running(config: ServeConfig, host: str = "127.0.0.1", port: int = 8000) -> I
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
         try:
-            serve.run(application, name=NAME)
+            serve.run(application, name=NAME, logging_config=application_options()["logging_config"])
         except RuntimeError as error:
             raise CellularError(start_failure()) from error
         yield f"http://{host}:{port}"
