@@ -43,7 +43,7 @@ class Lattice:
             earlier: for each of the N rows the (turns, E) embeddings before it in its dialogue, oldest first.
 
         Raises:
-            ValueError: bad embeddings, or turns for a lattice that was made for single embeddings.
+            ValueError: bad embeddings, or turns for a lattice without history.
         """
         return process(self.checkpoint.lattice, embeddings, earlier)
 

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from cellular.lattice import Lattice3D
-from cellular.lattice.inference import ROWS, process
+from cellular.lattice.inference import ROWS, process, with_steps
+from cellular.types import FloatArray
+
+NOTHING: FloatArray = np.empty((0, 24), np.float32)
 
 
 def test_arrays_get_what_tensors_get(make_lattice: Callable[..., Lattice3D], embeddings: Tensor) -> None:
@@ -44,11 +47,34 @@ def test_bad_embeddings_are_refused(make_lattice: Callable[..., Lattice3D]) -> N
         process(make_lattice(), np.ones((1, 25), np.float32))
 
 
-def test_a_lattice_of_single_embeddings_refuses_earlier_turns(
+def test_a_lattice_without_history_refuses_earlier_turns(
     make_lattice: Callable[..., Lattice3D], embeddings: Tensor
 ) -> None:
     lattice, rows = make_lattice(), embeddings.numpy()
-    nothing = np.empty((0, 24), np.float32)
-    np.testing.assert_array_equal(process(lattice, rows, [nothing] * 3), process(lattice, rows))
-    with pytest.raises(ValueError, match="single embeddings"):
-        process(lattice, rows, [rows, nothing, nothing])
+    np.testing.assert_array_equal(process(lattice, rows, [NOTHING] * 3), process(lattice, rows))
+    with pytest.raises(ValueError, match="no history"):
+        process(lattice, rows, [rows, NOTHING, NOTHING])
+
+
+def test_each_row_has_the_turns_before_it_and_no_others(
+    make_lattice: Callable[..., Lattice3D], embeddings: Tensor
+) -> None:
+    lattice, rows = make_lattice(history=16), embeddings.numpy()
+    together = process(lattice, rows, [rows[1:] * 3, NOTHING, rows[:1]])
+    np.testing.assert_allclose(together[0], process(lattice, rows[:1], [rows[1:]])[0], atol=1e-5)
+    np.testing.assert_allclose(together[1], process(lattice, rows[1:2])[0], atol=1e-5)
+    with torch.inference_mode():
+        alone = lattice(embeddings[2:], embeddings[None, :1])[0].numpy()
+    np.testing.assert_allclose(together[2], alone, atol=1e-5)
+    assert not np.allclose(together[2], process(lattice, rows[2:])[0], atol=1e-4)
+
+
+def test_turns_must_be_of_as_many_rows(make_lattice: Callable[..., Lattice3D], embeddings: Tensor) -> None:
+    with pytest.raises(ValueError, match="3 embeddings need as many lists"):
+        process(make_lattice(history=16), embeddings.numpy(), [embeddings.numpy()])
+
+
+def test_steps_can_be_changed(make_lattice: Callable[..., Lattice3D], embeddings: Tensor) -> None:
+    lattice, rows = with_steps(make_lattice(), 7), embeddings.numpy()
+    assert not np.allclose(process(lattice, rows), process(make_lattice(), rows), atol=1e-4)
+    np.testing.assert_array_equal(process(lattice, rows), process(make_lattice(steps=7), rows))
