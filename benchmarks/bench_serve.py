@@ -1,0 +1,190 @@
+"""The HTTP application beside what a user would write: latency when idle, throughput, overload, memory.
+
+    python -m benchmarks.bench_serve compare             about a quarter of an hour
+    python -m benchmarks.bench_serve soak --minutes 20   memory of every replica under mixed load
+
+Everything runs on this machine, the load included. What is compared takes turns within a run, since a machine
+is never as fast as it was; each is a process of its own (serve_servers.py).
+"""
+
+import asyncio
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.serve_load import Summary, closed_loop, decode_requests, open_loop
+from benchmarks.serve_servers import WORKS
+
+RESULTS = Path(__file__).parent / "results" / "serve.md"
+CLIENTS = 32  # that wait for their answers: enough to keep every stage busy
+FORMS = {
+    "": {},
+    "throughput": {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
+    "haproxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1"},
+}
+
+app = typer.Typer(pretty_exceptions_enable=False)
+
+
+@contextmanager
+def server(name: str, work: str) -> Iterator[str]:
+    """The URL of one of serve_servers.SERVERS; `graph+haproxy` sets a form's environment too."""
+    kind, _, form = name.partition("+")
+    command = [sys.executable, "-m", "benchmarks.serve_servers", kind, work]
+    environment = {"RAY_AUTH_MODE": "disabled", **os.environ, **FORMS[form]}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        assert process.stdin is not None and process.stdout is not None
+        line = next((line for line in process.stdout if line.startswith("http")), "")
+        if not line:
+            raise RuntimeError(f"{name} did not start: exit code {process.wait()}")
+        try:
+            yield line.strip()
+        finally:
+            process.stdin.close()
+
+
+def own_time(work: str) -> float:
+    """Milliseconds of the workers alone, in a process of their own."""
+    command = [sys.executable, "-m", "benchmarks.serve_servers", "own", work]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def in_turns(
+    names: Sequence[str], work: str, clients: int, rounds: int, seconds: float
+) -> dict[str, Summary]:
+    """Closed loops of each; the median of the rounds, by rate."""
+    requests = decode_requests(max_length=WORKS[work][1])
+    found: dict[str, list[Summary]] = {name: [] for name in names}
+    with ExitStack() as stack:
+        urls = {name: stack.enter_context(server(name, work)) for name in names}
+        for url in urls.values():
+            asyncio.run(closed_loop(url, requests, clients, 2))  # compiled, connected, read
+        for number in range(rounds):
+            for name in [*names[number % len(names) :], *names[: number % len(names)]]:
+                answers = asyncio.run(closed_loop(urls[name], requests, clients, seconds))
+                found[name].append(Summary.of(answers))
+                print(f"  {work} {clients:3} clients  {name:20} {found[name][-1]}", flush=True)
+    return {name: sorted(rounds)[len(rounds) // 2] for name, rounds in found.items()}
+
+
+def idle_table(work: str, names: Sequence[str], rounds: int, seconds: float) -> list[str]:
+    """One client that waits for each answer."""
+    own, lines = own_time(work), []
+    found = in_turns(names, work, 1, rounds, seconds)
+    lines += [
+        f"## One request at a time, {work} work",
+        "",
+        f"The workers alone take {own:.2f} ms a text.",
+        "",
+        "| | p50, ms | above `process` | without the workers' time, times `noop` | p99, ms |",
+        "|---|---|---|---|---|",
+    ]
+    noop, process = found["noop"].p50, found["process"].p50
+    for name, one in found.items():
+        alone = one.p50 if name == "noop" else one.p50 - own
+        lines.append(
+            f"| {name} | {one.p50:.1f} | {one.p50 - process:+.1f} | {alone / noop:.2f} | {one.p99:.1f} |"
+        )
+    return [*lines, ""]
+
+
+def saturation_table(names: Sequence[str], rounds: int, seconds: float) -> list[str]:
+    """Clients without a pause."""
+    found = in_turns(names, "real", CLIENTS, rounds, seconds)
+    lines = [
+        f"## {CLIENTS} clients that do not pause, real work",
+        "",
+        "| | requests/s | times `process` | p50, ms | p99, ms | refused | failed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, one in found.items():
+        cells = (
+            f"{one.rate:.0f}",
+            f"{one.rate / found['process'].rate:.2f}",
+            f"{one.p50:.0f}",
+            f"{one.p99:.0f}",
+            f"{one.refused}",
+            f"{one.failed}",
+        )
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def overload_table(rounds: int, seconds: float) -> list[str]:
+    """Requests that come at several times the rate that can be answered."""
+    requests = decode_requests(max_length=WORKS["real"][1])
+    lines = [
+        "## More requests than can be answered, real work, `graph`",
+        "",
+        "| | sent/s | answered/s | p50, ms | p99, ms | refused | refusal p99, ms | failed or hung |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    with server("graph", "real") as url:
+        asyncio.run(closed_loop(url, requests, CLIENTS, 3))
+        for _ in range(rounds):
+            full = Summary.of(asyncio.run(closed_loop(url, requests, CLIENTS, seconds)))
+            lines.append(overload_row(f"{CLIENTS} clients", full.rate, full))
+            for times in (1, 4):
+                rate = times * full.rate
+                one = Summary.of(asyncio.run(open_loop(url, requests, rate, seconds)))
+                lines.append(overload_row(f"{times} x saturation", rate, one))
+            print("\n".join(lines[-3:]), flush=True)
+    return [*lines, ""]
+
+
+def overload_row(name: str, sent: float, one: Summary) -> str:
+    """A line of the table."""
+    return (
+        f"| {name} | {sent:.0f} | {one.rate:.0f} | {one.p50:.0f} | {one.p99:.0f} | {one.refused} "
+        f"| {one.refused_p99:.0f} | {one.failed} |"
+    )
+
+
+def head() -> list[str]:
+    """Where and when."""
+    with Path("/proc/cpuinfo").open() as file:
+        model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
+    machine = f"{os.cpu_count()} cores of {model or platform.machine()}"
+    return [
+        "# The HTTP application",
+        "",
+        f"{date.today()}, {machine}, the load included; `python -m benchmarks.bench_serve compare`. One",
+        "replica of each stage. Of several rounds, in which all take turns, the median.",
+        "",
+        "- `process`: one FastAPI + uvicorn process with the same workers; `gathered`: with the Gateway,",
+        "  which joins requests",
+        "- `graph`: the application; `fused`: its stages in one deployment",
+        "- `noop`: a deployment that answers at once; `chain`: each request calls two deployments by handles",
+        "- `+throughput`, `+haproxy`: RAY_SERVE_THROUGHPUT_OPTIMIZED=1, RAY_SERVE_ENABLE_HA_PROXY=1",
+        "",
+    ]
+
+
+@app.command()
+def compare(
+    rounds: Annotated[int, typer.Option(help="of each measurement")] = 5,
+    seconds: Annotated[float, typer.Option(help="of each round")] = 5,
+    forms: Annotated[bool, typer.Option(help="also Ray Serve's own faster forms")] = True,
+) -> None:
+    """Compare with one process, and write results/serve.md."""
+    faster = ["graph+throughput", "graph+haproxy", "fused+haproxy"] if forms else []
+    lines = head()
+    lines += idle_table("light", ["process", "noop", "fused", "graph", "chain", *faster], rounds, seconds)
+    lines += idle_table("real", ["process", "noop", "fused", "graph", "chain"], rounds, seconds)
+    lines += saturation_table(["process", "gathered", "fused", "graph", *faster[:2]], rounds, seconds)
+    lines += overload_table(rounds, 2 * seconds)
+    RESULTS.write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    app()
