@@ -107,7 +107,7 @@ def requests_named() -> Iterator[None]:
         _internal_request_id="",
         cancel_on_parent_request_cancel=False,
     )
-    token = _serve_request_context.set(context)
+    token = _serve_request_context.set(context)  # type: ignore[arg-type]
     try:
         yield
     finally:
