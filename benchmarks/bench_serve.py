@@ -8,6 +8,7 @@ is never as fast as it was; each is a process of its own (serve_servers.py).
 """
 
 import asyncio
+import json
 import os
 import platform
 import subprocess
@@ -20,7 +21,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.serve_load import Summary, closed_loop, decode_requests, open_loop
+from benchmarks.serve_load import Answer, Summary, closed_loop, decode_requests, open_loop
 from benchmarks.serve_servers import WORKS
 
 RESULTS = Path(__file__).parent / "results" / "serve.md"
@@ -35,10 +36,10 @@ app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @contextmanager
-def server(name: str, work: str) -> Iterator[str]:
+def server(name: str, work: str, **settings: object) -> Iterator[str]:
     """The URL of one of serve_servers.SERVERS; `graph+haproxy` sets a form's environment too."""
     kind, _, form = name.partition("+")
-    command = [sys.executable, "-m", "benchmarks.serve_servers", kind, work]
+    command = [sys.executable, "-m", "benchmarks.serve_servers", kind, work, json.dumps(settings)]
     environment = {"RAY_AUTH_MODE": "disabled", **os.environ, **FORMS[form]}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
@@ -121,10 +122,12 @@ def saturation_table(names: Sequence[str], rounds: int, seconds: float) -> list[
 
 
 def overload_table(rounds: int, seconds: float) -> list[str]:
-    """Requests that come at several times the rate that can be answered."""
+    """More clients, and more requests a second, than can be answered."""
     requests = decode_requests(max_length=WORKS["real"][1])
     lines = [
         "## More requests than can be answered, real work, `graph`",
+        "",
+        "A client that is refused waits as long as it is told; at four times the rate nobody waits.",
         "",
         "| | sent/s | answered/s | p50, ms | p99, ms | refused | refusal p99, ms | failed or hung |",
         "|---|---|---|---|---|---|---|---|",
@@ -132,22 +135,44 @@ def overload_table(rounds: int, seconds: float) -> list[str]:
     with server("graph", "real") as url:
         asyncio.run(closed_loop(url, requests, CLIENTS, 3))
         for _ in range(rounds):
-            full = Summary.of(asyncio.run(closed_loop(url, requests, CLIENTS, seconds)))
-            lines.append(overload_row(f"{CLIENTS} clients", full.rate, full))
-            for times in (1, 4):
-                rate = times * full.rate
-                one = Summary.of(asyncio.run(open_loop(url, requests, rate, seconds)))
-                lines.append(overload_row(f"{times} x saturation", rate, one))
-            print("\n".join(lines[-3:]), flush=True)
+            for clients in (CLIENTS, 4 * CLIENTS, 16 * CLIENTS):
+                answers = asyncio.run(closed_loop(url, requests, clients, seconds))
+                lines.append(overload_row(f"{clients} clients", answers, seconds))
+            rate = 4 * Summary.of(answers).rate
+            answers = asyncio.run(open_loop(url, requests, rate, seconds))
+            lines.append(overload_row("4 times the rate", answers, seconds))
+            print("\n".join(lines[-4:]), flush=True)
     return [*lines, ""]
 
 
-def overload_row(name: str, sent: float, one: Summary) -> str:
+def overload_row(name: str, answers: Sequence[Answer], seconds: float) -> str:
     """A line of the table."""
+    one = Summary.of(answers)
     return (
-        f"| {name} | {sent:.0f} | {one.rate:.0f} | {one.p50:.0f} | {one.p99:.0f} | {one.refused} "
-        f"| {one.refused_p99:.0f} | {one.failed} |"
+        f"| {name} | {len(answers) / seconds:.0f} | {one.rate:.0f} | {one.p50:.0f} | {one.p99:.0f} "
+        f"| {one.refused} | {one.refused_p99:.0f} | {one.failed} |"
     )
+
+
+def gathering_table(rounds: int, seconds: float) -> list[str]:
+    """How many rows are joined into a call, and how many calls travel."""
+    requests = decode_requests(max_length=WORKS["real"][1])
+    lines = [
+        "## Joining requests, real work, `graph`",
+        "",
+        "| rows | calls | requests/s | p50, ms | p99, ms |",
+    ]
+    lines += ["| rows | calls | requests/s | p50, ms | p99, ms |", "|---|---|---|---|---|"]
+    for rows, calls in ((1, 64), (8, 16), (32, 1), (32, 2), (32, 16), (128, 2)):
+        with server("graph", "real", gathering={"rows": rows, "calls": calls}) as url:
+            asyncio.run(closed_loop(url, requests, CLIENTS, 2))
+            found = [
+                Summary.of(asyncio.run(closed_loop(url, requests, CLIENTS, seconds))) for _ in range(rounds)
+            ]
+        one = sorted(found)[len(found) // 2]
+        lines.append(f"| {rows} | {calls} | {one.rate:.0f} | {one.p50:.0f} | {one.p99:.0f} |")
+        print(lines[-1], flush=True)
+    return [*lines, ""]
 
 
 def head() -> list[str]:
@@ -183,6 +208,7 @@ def compare(
     lines += idle_table("real", ["process", "noop", "fused", "graph", "chain"], rounds, seconds)
     lines += saturation_table(["process", "gathered", "fused", "graph", *faster[:2]], rounds, seconds)
     lines += overload_table(rounds, 2 * seconds)
+    lines += gathering_table(rounds, seconds)
     RESULTS.write_text("\n".join(lines))
 
 

@@ -49,14 +49,16 @@ def post(path: str, **fields: Any) -> Request:
 
 
 async def closed_loop(url: str, requests: Sequence[Request], clients: int, seconds: float) -> list[Answer]:
-    """Each client sends its next request when it has its answer."""
+    """Each client sends its next request when it has its answer; refused, it waits as long as it is told."""
     answers: list[Answer] = []
     turn = itertools.cycle(requests)
     until = time.monotonic() + seconds
 
     async def client(session: aiohttp.ClientSession) -> None:
         while time.monotonic() < until:
-            answers.append(await _sent(session, next(turn)))
+            answer, wait_s = await _sent(session, next(turn))
+            answers.append(answer)
+            await asyncio.sleep(wait_s)
 
     async with _session(url) as session:
         await asyncio.gather(*(client(session) for _ in range(clients)))
@@ -71,7 +73,7 @@ async def open_loop(url: str, requests: Sequence[Request], rate: float, seconds:
         for number in range(int(rate * seconds)):
             await asyncio.sleep(start + number / rate - time.monotonic())
             tasks.append(group.create_task(_sent(session, next(turn))))
-    return [task.result() for task in tasks]
+    return [task.result()[0] for task in tasks]
 
 
 def _session(url: str) -> aiohttp.ClientSession:
@@ -83,15 +85,16 @@ def _session(url: str) -> aiohttp.ClientSession:
     )
 
 
-async def _sent(session: aiohttp.ClientSession, request: Request) -> Answer:
+async def _sent(session: aiohttp.ClientSession, request: Request) -> tuple[Answer, float]:
+    """What became of it, and how long to wait before the next."""
     begun = time.monotonic()
     try:
         async with session.post(request.path, data=request.body) as response:
             await response.read()
-            status = response.status
+            status, wait_s = response.status, float(response.headers.get("Retry-After", 0))
     except (aiohttp.ClientError, TimeoutError):
-        status = 0
-    return Answer(begun, time.monotonic() - begun, status)
+        status, wait_s = 0, 1.0
+    return Answer(begun, time.monotonic() - begun, status), wait_s
 
 
 class Summary(NamedTuple):

@@ -8,6 +8,7 @@ chain          three deployments: each request calls two of them, one after the 
 """
 
 import asyncio
+import json
 import os
 import sys
 import tempfile
@@ -234,13 +235,15 @@ def own_time(work: str) -> float:
 def main(
     server: Annotated[str, typer.Argument(help=f"own, or one of {', '.join(SERVERS)}")],
     work: Annotated[str, typer.Argument(help=f"one of {', '.join(WORKS)}")] = "real",
+    settings: Annotated[str, typer.Argument(help="of ServeConfig, as JSON")] = "{}",
 ) -> None:
     """Print the URL, and serve until standard input ends; or print the workers' own time."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     if server == "own":
         print(own_time(work))
         return
-    with SERVERS[server](WORKS[work][0]()) as url:
+    config = ServeConfig.model_validate(WORKS[work][0]().model_dump() | json.loads(settings))
+    with SERVERS[server](config) as url:
         print(url, flush=True)
         sys.stdin.read()
 
