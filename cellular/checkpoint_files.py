@@ -1,6 +1,7 @@
 """The files that every kind of checkpoint has: validated settings in JSON, weights in safetensors."""
 
 import json
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import TypeVar
@@ -60,6 +61,22 @@ def read_config(path: Path, config: type[Config], what: str) -> Config:
         raise CellularError(
             f"{path} is not {what}: {where}: {first['msg']}; use the release that wrote it, or restore it"
         ) from error
+
+
+def read_kind(path: Path, kinds: Sequence[str]) -> str:
+    """Which of these entries a JSON file has: what the checkpoint beside it is.
+
+    Raises:
+        CellularError: it cannot be read, or has none of them.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CellularError(f"cannot read {path}: {error}") from error
+    for kind in kinds:
+        if isinstance(found, dict) and kind in found:
+            return kind
+    raise CellularError(f"{path} describes neither of {', '.join(kinds)}: choose another checkpoint")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -179,20 +179,34 @@ class HybridConfig(Settings):
     consensus_spread: float = Field(0.1, gt=0, description="cosine by which a text counts e times less in it")
 
 
-class EvaluationConfig(Settings):
-    """What is evaluated, and on which texts."""
+class HeldOutConfig(Settings):
+    """Which texts something is evaluated on."""
 
-    decoders: tuple[str, ...] = Field(
-        min_length=1, description="names in CONTENDERS, folders of checkpoints, or the bank's folder"
-    )
     data: Path | None = Field(None, description="folder of train and test files; None: CELLULAR_DATA")
     split: Literal["valid", "test"] = "test"
-    sets: tuple[str, ...] = Field((), description="test sets; empty: all that the folder has")
+    sets: tuple[str, ...] = Field((), description="test sets; empty: all of the folder that fit")
     limit: PositiveInt = Field(1000, description="texts of a set, at most")
+    teacher: TeacherConfig = TeacherConfig()
+    cache: Path | None = Field(None, description="folder of embeddings; None: in the user's cache")
+
+
+class EvaluationConfig(HeldOutConfig):
+    """Which decoders are evaluated, and how."""
+
+    decoders: tuple[str, ...] = Field(
+        min_length=1,
+        description="names in CONTENDERS, folders of checkpoints, the bank's folder, or pipelines' files",
+    )
     bank: Path | None = Field(None, description="bank of the training texts, for whatever searches one")
     training_bank: bool = Field(False, description="without a bank: build that of the train files, once")
     checkpoint: Path | None = Field(None, description="RET's weights; None: those of the package")
     engine: str = Field("auto", description="what runs RET: a name in ENGINES; auto: the fastest")
-    teacher: TeacherConfig = TeacherConfig()
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of what samples")
-    cache: Path | None = Field(None, description="folder of embeddings; None: in the user's cache")
+
+
+class MappingConfig(HeldOutConfig):
+    """What is evaluated of what makes embeddings of embeddings."""
+
+    task: Literal["map", "denoise"]
+    checkpoints: tuple[str, ...] = Field((), description="names or folders; empty: those that come along")
+    fitted: int = Field(20_000, ge=100, description="training texts that baselines are fitted on")

@@ -16,7 +16,13 @@ from cellular.training.lattice_config import DamageConfig
 
 def drop_dimensions(embeddings_BE: Tensor, share: float) -> Tensor:
     """Embeddings that have lost a random share of their numbers, up to `share`, to zero."""
-    shares_B1 = share * torch.rand(len(embeddings_BE), 1, device=embeddings_BE.device)
+    return lose_dimensions(
+        embeddings_BE, share * torch.rand(len(embeddings_BE), 1, device=embeddings_BE.device)
+    )
+
+
+def lose_dimensions(embeddings_BE: Tensor, shares_B1: Tensor) -> Tensor:
+    """Embeddings of which these shares of the numbers are zero, whichever."""
     lost_BE = torch.rand(embeddings_BE.shape, device=embeddings_BE.device) < shares_B1
     return F.normalize(embeddings_BE.masked_fill(lost_BE, 0.0), dim=1)
 

@@ -23,6 +23,7 @@ from cellular.checkpoint_files import CONFIG, find_checkpoint, read_config, read
 from cellular.config import Settings
 from cellular.errors import CellularError
 from cellular.files import write_atomically
+from cellular.training.config import Share
 
 FORMAT: Final = 1
 WEIGHTS = "model.safetensors"
@@ -34,6 +35,7 @@ class MLPConfig(Settings):
     embedding_dimension: PositiveInt = 384
     hidden: PositiveInt = Field(description="width of both hidden layers")
     history: NonNegativeInt = Field(0, description="earlier embeddings that are read beside the last")
+    dropout: Share = Field(0.0, description="of the numbers of the hidden layers, in training")
 
 
 class MLP(nn.Module):
@@ -46,6 +48,7 @@ class MLP(nn.Module):
         self.enter = nn.Linear(inputs, config.hidden)
         self.middle = nn.Linear(config.hidden, config.hidden)
         self.leave = nn.Linear(config.hidden, config.embedding_dimension)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(
         self, embeddings_BE: Tensor, earlier_BNE: Tensor | None = None, present_BN: Tensor | None = None
@@ -57,16 +60,14 @@ class MLP(nn.Module):
             kept = min(count, earlier_BNE.shape[1])
             before_BNE[:, count - kept :] = (earlier_BNE * present_BN[..., None])[:, -kept:]
         scaled = torch.cat([before_BNE.flatten(1), embeddings_BE], 1) * math.sqrt(embeddings_BE.shape[1])
-        hidden = F.gelu(self.enter(scaled.to(dtype)))
-        return F.normalize(self.leave(F.gelu(self.middle(hidden))).float(), dim=-1)
+        hidden = self.dropout(F.gelu(self.enter(scaled.to(dtype))))
+        return F.normalize(self.leave(self.dropout(F.gelu(self.middle(hidden)))).float(), dim=-1)
 
 
-def equal_mlp(parameters: int, embedding_dimension: int, history: int = 0) -> MLPConfig:
-    """The widest MLP of no more than so many parameters."""
-    dimension, inputs = embedding_dimension, embedding_dimension * (1 + history)
-    linear = inputs + dimension + 2
-    hidden = (math.isqrt(linear**2 + 4 * (parameters - dimension)) - linear) // 2
-    return MLPConfig(embedding_dimension=dimension, hidden=max(1, hidden), history=history)
+def equal_width(parameters: int, embedding_dimension: int, history: int = 0) -> int:
+    """Width of the hidden layers of the largest MLP of no more than so many parameters."""
+    linear = embedding_dimension * (2 + history) + 2
+    return max(1, (math.isqrt(linear**2 + 4 * (parameters - embedding_dimension)) - linear) // 2)
 
 
 class _Config(Settings):

@@ -75,8 +75,12 @@ def add_noise(embeddings_BE: Tensor, length: float) -> Tensor:
     """Embeddings moved by up to `length` in any direction, of unit norm again."""
     if not length:
         return embeddings_BE
+    return move(embeddings_BE, length * torch.rand(len(embeddings_BE), 1, device=embeddings_BE.device))
+
+
+def move(embeddings_BE: Tensor, lengths_B1: Tensor) -> Tensor:
+    """Embeddings moved by these lengths, each in a direction drawn at random, of unit norm again."""
     noise_BE = F.normalize(torch.randn_like(embeddings_BE), dim=1)
-    lengths_B1 = length * torch.rand(len(embeddings_BE), 1, device=embeddings_BE.device)
     return F.normalize(embeddings_BE + lengths_B1 * noise_BE, dim=1)
 
 

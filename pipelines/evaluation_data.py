@@ -7,7 +7,7 @@ A folder holds `NAME_train.parquet`, `NAME_valid.parquet` and `NAME_test.parquet
 import os
 import random
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -77,6 +77,15 @@ def training_counts(folder: Path) -> Counter[str]:
     return Counter(text for path in sorted(folder.glob("*_train.parquet")) for text in _texts(path))
 
 
+def training_texts(file: Path) -> Iterator[str]:
+    """Every text of a train file, of any length.
+
+    Raises:
+        CellularError: the file cannot be read.
+    """
+    return (text for text in _column(file) if isinstance(text, str))
+
+
 def held_out_texts(
     file: Path, training: Collection[str], bank: PhraseBank | None = None, limit: int | None = None
 ) -> list[str]:
@@ -119,8 +128,12 @@ def training_bank(folder: Path, teacher: TeacherConfig) -> PhraseBank:
 
 def _texts(path: Path) -> list[str]:
     """The texts of usable length of a file, in its order."""
+    return [text for text in _column(path) if isinstance(text, str) and SHORTEST <= len(text) <= LONGEST]
+
+
+def _column(path: Path) -> list[object]:
     try:
-        column = pq.read_table(path, columns=["text"])["text"]
+        texts: list[object] = pq.read_table(path, columns=["text"])["text"].to_pylist()
     except (OSError, KeyError, pa.ArrowException) as error:
         raise CellularError(f"cannot read the column `text` of {path}: {error}") from error
-    return [text for text in column.to_pylist() if isinstance(text, str) and SHORTEST <= len(text) <= LONGEST]
+    return texts

@@ -17,7 +17,7 @@ from cellular.damage import Damage
 from cellular.decoders.ret.checkpoint import load_checkpoint
 from cellular.embedding_objectives import EmbeddingBatch, EmbeddingLoss
 from cellular.lattice import Lattice3D, count_parameters, load_lattice
-from cellular.mlp import MLP, equal_mlp, load_mlp
+from cellular.mlp import MLP, MLPConfig, equal_width, load_mlp
 from cellular.objectives import make_batch
 from cellular.training.buckets import WIDTHS, Rows
 from cellular.training.feed import Feed
@@ -26,6 +26,7 @@ from cellular.training.groups import Groups, groups_of, join_groups, singles_of
 from cellular.training.lattice_config import TrainLatticeConfig
 from cellular.training.trainer import Trainer
 
+HISTORY = 128  # width of the Mamba over turns, unless it is set
 EVALUATED = 16  # passes of held-out texts, at most
 
 
@@ -34,17 +35,22 @@ def make_model(config: TrainLatticeConfig, dimension: int) -> Lattice3D | MLP:
     if config.base:
         base = config.base
         return load_mlp(base).mlp if config.model == "mlp" else load_lattice(base).lattice
-    lattice = Lattice3D(config.lattice.model_copy(update={"embedding_dimension": dimension}))
+    history = (config.lattice.history or HISTORY) if config.history else None
+    shape = config.lattice.model_copy(update={"embedding_dimension": dimension, "history": history})
+    lattice = Lattice3D(shape)
     if config.model == "lattice":
         return lattice
-    return MLP(equal_mlp(count_parameters(lattice)["all"], dimension, config.history))
+    hidden = equal_width(count_parameters(lattice)["all"], dimension, config.history)
+    dropout = config.lattice.dropout
+    return MLP(
+        MLPConfig(embedding_dimension=dimension, hidden=hidden, history=config.history, dropout=dropout)
+    )
 
 
 def make_trainer(config: TrainLatticeConfig, model: nn.Module) -> Trainer:
     """The trainer of a model on its device."""
     device = next(model.parameters()).device
     cuda = device.type == "cuda"
-    compiled = cuda if config.loop.compile is None else config.loop.compile
     decoder = None
     if config.loss.likelihood:
         decoder = load_checkpoint(config.loss.decoder).model.to(device).requires_grad_(False)
@@ -56,7 +62,7 @@ def make_trainer(config: TrainLatticeConfig, model: nn.Module) -> Trainer:
         config.schedule,
         dtype=torch.bfloat16 if cuda else torch.float32,
         graphs=cuda if config.loop.graphs is None else config.loop.graphs,
-        prepare=_compile if compiled else None,
+        prepare=_compile if config.loop.compile else None,
     )
 
 

@@ -59,8 +59,10 @@ class LossConfig(Settings):
     """What is made small: a sum of these."""
 
     contrast: float = Field(1.0, ge=0, description="weight of InfoNCE, in nats")
-    temperature: PositiveFloat = Field(0.05, description="of InfoNCE")
-    extra: NonNegativeInt = Field(0, description="targets of other texts that are wrong, besides the batch's")
+    temperature: PositiveFloat = Field(0.03, description="of InfoNCE")
+    extra: NonNegativeInt = Field(
+        2_048, description="targets of other texts that are wrong, besides the batch's"
+    )
     cosine: float = Field(1.0, ge=0, description="weight of 1 - cosine")
     likelihood: float = Field(0.0, ge=0, description="weight of the target's text by a frozen RET decoder")
     decoder: str = Field("ret-all-MiniLM-L6-v2", description="that decoder: a name or a folder")
@@ -71,7 +73,8 @@ class EmbeddingLoopConfig(LoopConfig):
     """The same where batches are embeddings."""
 
     batch: PositiveInt = Field(2_048, ge=2, description="embeddings in one optimiser step, all workers")
-    pass_rows: PositiveInt = Field(2_048, ge=2, description="embeddings in one pass of a worker")
+    pass_rows: PositiveInt = Field(512, ge=2, description="embeddings in one pass of a worker")
+    compile: bool | None = Field(False, description="torch.compile; it cannot compile Mamba's backward pass")
 
 
 class TrainLatticeConfig(TrainingConfig):

@@ -1,17 +1,12 @@
 """Training through Ray Train: it survives what kills its parts, and learns as if nothing had happened."""
 
 import json
-import os
-import signal
 import subprocess
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ray._private import state
 
 from cellular.config import CorpusConfig, ResourceConfig, TeacherConfig
 from cellular.decoders.ret import RETDecoder
@@ -29,6 +24,7 @@ from pipelines.progress import silent
 from pipelines.train_ret import run
 from pipelines.training_log import read_metrics
 from pipelines.training_run import TrainReport
+from tests.local.trainings import checkpoints, killed_worker, wait_for_checkpoint
 
 pytestmark = [
     pytest.mark.usefixtures("cluster"),
@@ -86,25 +82,6 @@ def configure(target: Path, corpus: Path, **settings: Any) -> TrainRETConfig:
     return TrainRETConfig(**(defaults | settings))
 
 
-def checkpoints(target: Path) -> list[Path]:
-    """The checkpoints that a run would go on from, the latest last."""
-    listing = target / "run" / "checkpoint_manager_snapshot.json"
-    known = listing.read_text() if listing.exists() else ""
-    return sorted(path for path in target.glob("run/checkpoint_*") if f'"{path.name}"' in known)
-
-
-def wait_for_checkpoint(target: Path, alive: Callable[[], bool]) -> None:
-    while not checkpoints(target):
-        assert alive()
-        time.sleep(0.005)
-
-
-def worker_processes() -> list[int]:
-    """The processes of Ray Train's workers that are alive."""
-    actors = state.actors().values()
-    return [a["Pid"] for a in actors if "RayTrainWorker" in a["ActorClassName"] and a["State"] == "ALIVE"]
-
-
 def decoded(report: TrainReport) -> list[str]:
     assert report.path
     decoder = RETDecoder.load(report.path, engine="torch")
@@ -114,19 +91,9 @@ def decoded(report: TrainReport) -> list[str]:
 def test_a_killed_worker_costs_nothing_but_time(
     tmp_path: Path, corpus: Path, uninterrupted: TrainReport
 ) -> None:
-    target, killed = tmp_path / "run", []
-
-    def kill_one() -> None:
-        wait_for_checkpoint(target, lambda: not finished.is_set())
-        killed.append(worker_processes()[0])
-        os.kill(killed[0], signal.SIGKILL)
-
-    finished = threading.Event()
-    killer = threading.Thread(target=kill_one)
-    killer.start()
-    report = run(configure(target, corpus), track=silent)
-    finished.set()
-    killer.join()
+    target = tmp_path / "run"
+    with killed_worker(target) as killed:
+        report = run(configure(target, corpus), track=silent)
     assert killed
     assert report.steps == STEPS
     assert report.loss == pytest.approx(uninterrupted.loss, rel=0.05)
