@@ -25,6 +25,7 @@ import ray
 import yaml
 from ray import serve
 
+from actors.adapted_embedder import AdaptedEmbedder
 from actors.embedder import Embedder
 from actors.hybrid_decoder import HybridDecoder
 from actors.lattice import Lattice
@@ -67,14 +68,15 @@ def build(config: ServeConfig) -> serve.Application:
 
 def graph(contents: Contents, config: ServeConfig) -> dict[str, Part]:
     """What is served: each part after those that it calls."""
-    ret = (RETDecoder, (contents.checkpoint, config.engine, config.precision))
+    ret = (RETDecoder, contents.checkpoint, config.engine, config.precision)
+    adapted = (AdaptedEmbedder, contents.adapter) if contents.adapter else None
     hybrid = (HybridDecoder, ret, config.effort, contents.space)
     sessions = (config.sessions.file, config.sessions.number, config.sessions.age_s)
     stages = {
-        "Embedder": Part(EmbedderReplica, (Embedder, contents.teacher)),
+        "Embedder": Part(EmbedderReplica, (Embedder, contents.teacher, adapted)),
         "Lattice": Part(LatticeReplica, (Lattice, contents.lattices)),
         "PhraseBankDecoder": Part(BankReplica, (PhraseBankDecoder, config.decoding)),
-        "RETDecoder": Part(RETReplica, (RETDecoder, *ret[1])),
+        "RETDecoder": Part(RETReplica, ret),
         "HybridDecoder": Part(HybridReplica, hybrid, calls=("Embedder",)),
         "TextToText": Part(TextToTextReplica, (TextToText, contents.text_to_text)),
         "SessionStore": Part(SessionStoreReplica, (SessionStore, *sessions)),

@@ -4,8 +4,10 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, get_args
 
+from cellular import cct
+from cellular.adapter import DEFAULT_ADAPTER, Space, UniversalAdapter
 from cellular.bank import PhraseBank
 from cellular.checkpoint_files import find_checkpoint, packaged_checkpoints
 from cellular.config import TeacherConfig
@@ -18,7 +20,6 @@ from serve.settings import BankSettings, ServeConfig, StageName
 logger = logging.getLogger("ray.serve.cellular")
 
 LATTICES = ("lattice-denoise-all-MiniLM-L6-v2", "lattice-reply-all-MiniLM-L6-v2")
-TEXT_TO_TEXT = "text-to-text"
 NEEDS: Final[dict[StageName, str]] = {
     "PhraseBankDecoder": "name a bank",
     "RETDecoder": "name a checkpoint of the banks' teacher",
@@ -29,26 +30,19 @@ NEEDS: Final[dict[StageName, str]] = {
 }
 
 
-class Space(NamedTuple):
-    """The embeddings that all parts share."""
-
-    name: str
-    fingerprint: str
-    dimension: int
-
-
 @dataclass(frozen=True)
 class Contents:
     """What the replicas load.
 
     Attributes:
         teacher: the model that makes the embeddings.
-        space: what these are.
+        space: what these are; all parts share it.
         stages: those that are served, beside the Gateway and the Embedder.
         banks: by name, in folders that are found from anywhere.
         checkpoint: RET's folder or name, where it is needed.
         lattices: folders or names, by the name that a request gives.
         text_to_text: folder or name, where it is served.
+        adapter: folder or name of what leads from another teacher to this one, for mode hybrid.
     """
 
     teacher: TeacherConfig
@@ -58,6 +52,7 @@ class Contents:
     checkpoint: str | None
     lattices: Mapping[str, str]
     text_to_text: str | None
+    adapter: str | None
 
 
 def resolve(config: ServeConfig) -> Contents:
@@ -86,14 +81,15 @@ def resolve(config: ServeConfig) -> Contents:
             raise CellularError(f"there is nothing for {stage} to serve: {NEEDS[stage]}")
     stages = tuple(name for name, there in served.items() if there and name in wanted)
     teacher = _teacher(config.teacher, space)
-    return Contents(teacher, space, stages, banks, checkpoint, lattices, text_to_text)
+    adapter = _adapter(config, space)
+    return Contents(teacher, space, stages, banks, checkpoint, lattices, text_to_text, adapter)
 
 
 def _banks(config: ServeConfig) -> tuple[dict[str, BankSettings], Space | None]:
     banks, space = {}, None
     for name, settings in config.banks.items():
         bank = PhraseBank.open(settings.folder.resolve(), version=settings.version)
-        own = Space(bank.manifest.teacher.name, bank.fingerprint, bank.dimension)
+        own = Space(name=bank.manifest.teacher.name, fingerprint=bank.fingerprint, dimension=bank.dimension)
         _check_space(f"bank {name}", own.fingerprint, space)
         space = space or own
         banks[name] = settings.model_copy(update={"folder": settings.folder.resolve()})
@@ -128,11 +124,21 @@ def _lattices(config: ServeConfig, space: Space) -> dict[str, str]:
 
 
 def _text_to_text(config: ServeConfig) -> str | None:
-    if config.text_to_text is None and TEXT_TO_TEXT not in packaged_checkpoints():
+    if config.text_to_text is None and cct.DEFAULT_CHECKPOINT not in packaged_checkpoints():
         return None
-    name = config.text_to_text or TEXT_TO_TEXT
+    name = config.text_to_text or cct.DEFAULT_CHECKPOINT
     find_checkpoint(name)
     return _located(name)
+
+
+def _adapter(config: ServeConfig, space: Space) -> str | None:
+    """The one that was asked for, or that of the package, if it leads to this teacher."""
+    if config.adapter is not None:
+        UniversalAdapter.load(config.adapter).check_target(space.fingerprint)
+        return _located(config.adapter)
+    there = DEFAULT_ADAPTER in packaged_checkpoints()
+    fits = there and UniversalAdapter.load().target.fingerprint == space.fingerprint
+    return DEFAULT_ADAPTER if fits else None
 
 
 def _located(name: str) -> str:
@@ -149,7 +155,7 @@ def _check_space(what: str, fingerprint: str, space: Space | None) -> None:
 
 
 def _space_of(teacher: Any) -> Space:
-    return Space(teacher.name, teacher.fingerprint, teacher.dimension)
+    return Space(name=teacher.name, fingerprint=teacher.fingerprint, dimension=teacher.dimension)
 
 
 def _teacher(asked: TeacherConfig | None, space: Space) -> TeacherConfig:

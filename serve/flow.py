@@ -67,6 +67,7 @@ class Flow:
             SessionCache(stages["SessionStore"], config.sessions) if "SessionStore" in stages else None
         )
         self.teacher: dict[str, Any] = {}
+        self.adapter: dict[str, Any] | None = None
         self.served: dict[DecoderName, dict[str, Any]] = {}
         self.lattices: dict[str, dict[str, Any]] = {}
         self.text_to_text: dict[str, Any] = {}
@@ -84,6 +85,7 @@ class Flow:
             CellularError: something is for another teacher's vectors.
         """
         self.teacher = await self.stages["Embedder"].ask("describe")
+        self.adapter = self.teacher.pop("adapter", None)
         await self.banks.open(self.teacher["fingerprint"])
         for decoder, one in self.decoders.items():
             if one.on_bank:
@@ -104,7 +106,7 @@ class Flow:
 
     def generation(self, request: GenerateRequest) -> Job:
         """What a generation asks for, in the modes that decode embeddings."""
-        if request.mode == "hybrid" and "adapter" not in self.teacher:
+        if request.mode == "hybrid" and self.adapter is None:
             raise ProblemError(422, "mode_not_served", "no adapter is served here", pointer="/mode")
         lattice = self.lattice(request.lattice) if self.lattices or request.lattice else None
         return self._job(request)._replace(lattice=lattice)
@@ -113,6 +115,10 @@ class Flow:
         """Who answers texts with texts, and how it is asked."""
         if "TextToText" not in self.stages:
             raise ProblemError(422, "mode_not_served", "text_to_text is not served here", pointer="/mode")
+        tasks = self.text_to_text["tasks"]
+        if request.task not in (None, *tasks):
+            detail = f"no task {request.task}; there is {', '.join(tasks)}"
+            raise ProblemError(422, "invalid_request", detail, pointer="/task")
         return self.stages["TextToText"], TextOptions(request.task, request.max_length)
 
     def lattice(self, name: str | None) -> str:
@@ -214,6 +220,8 @@ class Flow:
             seen["bank", name] = {**self.banks[name].info, "name": name}
         for described in self.lattices.values():
             seen["lattice", described["lattice"]["name"]] = described["lattice"]
+        if self.adapter:
+            seen["adapter", self.adapter["name"]] = self.adapter
         if self.text_to_text:
             seen["checkpoint", self.text_to_text["name"]] = self.text_to_text
         yield from ((kind, described) for (kind, _), described in seen.items())

@@ -170,7 +170,8 @@ class Gateway:
 
         def answer(texts: Iterable[str]) -> dict[str, object]:
             results = [{"text": text, "source": "text_to_text"} for text in texts]
-            return {"mode": request.mode, "results": results, "timings": timings}
+            unused = dict.fromkeys(("lattice", "decoder", "bank"))
+            return {"mode": request.mode, "results": results, "timings": timings, **unused}
 
         async def events() -> AsyncGenerator[bytes]:
             texts = [""] * len(request.texts)
@@ -184,6 +185,8 @@ class Gateway:
         async with deadline.kept():
             with timed(timings, "decode_ms"):
                 texts = await stage.call("generate", request.texts, options)
+        if None in texts:
+            raise too_long(texts.index(None))
         return json_response(answer(texts))
 
     def _answer(self, job: Job, results: Iterable[Any], timings: Timings) -> dict[str, object]:
@@ -221,14 +224,22 @@ class Gateway:
 
 
 async def _increments(
-    items: AsyncGenerator[tuple[int, str]], texts: list[str], timings: Timings
+    items: AsyncGenerator[tuple[int, str | None]], texts: list[str], timings: Timings
 ) -> AsyncGenerator[bytes]:
     """An event for each increment, which is added to its text."""
     with timed(timings, "decode_ms"):
         async with aclosing(items):
             async for number, text in items:
+                if text is None:
+                    raise too_long(number)
                 texts[number] += text
                 yield event("text", {"index": number, "text": text})
+
+
+def too_long(number: int) -> ProblemError:
+    """What text to text cannot read."""
+    detail = "more pieces than text_to_text reads, some 2,000 characters of English"
+    return ProblemError(413, "text_too_long", detail, pointer=f"/texts/{number}")
 
 
 def json_response(content: dict[str, object], status: int = 200) -> Response:

@@ -16,7 +16,7 @@ from serve.problems import request_ids
 from serve.stages import OnBank, OverloadedError, Stage, UnavailableError
 
 if TYPE_CHECKING:
-    from serve.contents import Space
+    from cellular.adapter import Space
 
 
 ATTEMPTS = 3  # of a call whose replica is lost on the way
@@ -84,7 +84,7 @@ class StageTeacher:
     """A stage as the teacher of a decoder that runs in a thread beside this event loop."""
 
     def __init__(self, embedder: Stage, space: "Space") -> None:
-        self.name, self.fingerprint, self.dimension = space
+        self.name, self.fingerprint, self.dimension = space.name, space.fingerprint, space.dimension
         self._embedder = embedder
         self._loop = asyncio.get_running_loop()
 

@@ -25,9 +25,11 @@ from serve.settings import ServeConfig
 from serve.stages import BankVersion, LocalStage, OnBank, Stage
 
 if TYPE_CHECKING:
-    from serve.contents import Space
+    from cellular.adapter import Space
+    from cellular.config import TeacherConfig
 
 OPEN_BANKS = 32  # versions in one replica; they are mapped, so that an idle one takes no memory
+Made = tuple[type, *tuple[Any, ...]]  # a class, and its arguments
 Callees = Mapping[str, DeploymentHandle[Any] | Stage]
 
 
@@ -106,12 +108,27 @@ class WorkerReplica(Replica):
 
 
 class EmbedderReplica(WorkerReplica):
-    """The teacher."""
+    """The teacher; and another one, through an adapter into its space, where mode hybrid is served."""
+
+    def __init__(self, worker: type, teacher: "TeacherConfig", adapted: Made | None = None) -> None:
+        super().__init__(worker, teacher)
+        self.adapted = made(adapted) if adapted else None
 
     async def encode(self, texts: list[str]) -> FloatArray:
         """Embed texts, (N, D) float32 of unit length."""
         vectors: FloatArray = await self.compute(self.worker.encode, texts)
         return vectors
+
+    async def encode_adapted(self, texts: list[str]) -> FloatArray:
+        """Embed texts by the other teacher, (N, D) float32 of unit length in this one's space."""
+        assert self.adapted is not None, "the Gateway knows that there is none"
+        vectors: FloatArray = await self.compute(self.adapted.encode, texts)
+        return vectors
+
+    async def describe(self) -> dict[str, Any]:
+        """The embedding space, and what leads there from another."""
+        described = await super().describe()
+        return described | {"adapter": self.adapted.describe()} if self.adapted else described
 
 
 class LatticeReplica(Replica):
@@ -198,12 +215,9 @@ class HybridReplica(BankReplica):
     loaded once and scales by its own load.
     """
 
-    def __init__(
-        self, worker: type, ret: tuple[type, tuple[Any, ...]], effort: str, space: "Space", stages: Callees
-    ) -> None:
+    def __init__(self, worker: type, ret: Made, effort: str, space: "Space", stages: Callees) -> None:
         embedder = MeasuredStage(stage_of(stages["Embedder"]), "Embedder")
-        kind, arguments = ret
-        super().__init__(worker, kind(*arguments), effort, StageTeacher(embedder, space))
+        super().__init__(worker, made(ret), effort, StageTeacher(embedder, space))
 
 
 class SessionStoreReplica(WorkerReplica):
@@ -251,6 +265,12 @@ class FusedReplica(GatewayReplica):
             replica.reconfigure(batching[name])
             stages[name] = LocalStage(replica)
         await super().__init__(config, stages)
+
+
+def made(what: Made) -> Any:
+    """The object, where it is needed."""
+    kind, *arguments = what
+    return kind(*arguments)
 
 
 def stage_of(callee: DeploymentHandle[Any] | Stage) -> Stage:

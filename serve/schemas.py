@@ -45,7 +45,9 @@ class EmbeddingsRequest(Body):
     input: Annotated[list[Text], WithJsonSchema(ONE_OR_MORE_TEXTS)] = Field(
         min_length=1, description="one text or a list of texts; token arrays are not accepted"
     )
-    model: str | None = Field(None, description="name of the teacher, its id in /v1/models; null: the teacher")
+    model: str | None = Field(
+        None, description="name of the teacher, its id in /v1/models; null: the teacher"
+    )
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: PositiveInt | None = Field(None, description="accepted only if it is the teacher's own")
     user: str | None = Field(None, description="accepted and not used")
@@ -165,7 +167,11 @@ OPTIONS: dict[Writer, tuple[str, ...]] = {
     "hybrid": ("seed", "max_teacher_calls", "bank", "explain"),
     "text_to_text": ("stream", "max_length", "task"),
 }
-PIPELINE = ("session_id", "lattice")  # of a generation that decodes embeddings, beside its decoder's own
+PIPELINE = (
+    "decoder",
+    "lattice",
+    "session_id",
+)  # of a generation that decodes embeddings, beside its decoder's own
 
 
 def embedding_fields(vectors: FloatArray, encoding: Literal["float", "base64"]) -> list[dict[str, object]]:

@@ -84,8 +84,8 @@ def check_options(request: DecoderOptions, writer: Writer, served: Mapping[str, 
         limits: of the application.
     """
     own = OPTIONS[writer]
-    if isinstance(request, GenerateRequest) and writer != "text_to_text":
-        own += PIPELINE
+    if writer != "text_to_text":
+        own += PIPELINE if isinstance(request, GenerateRequest) else ("decoder",)
     for name in dict.fromkeys((*chain.from_iterable(OPTIONS.values()), *PIPELINE)):
         if name not in own and getattr(request, name, None) not in (None, False):
             _refuse(name, f"{writer} answers this request, and takes {', '.join(own)}, but no {name}")

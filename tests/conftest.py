@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from cellular.adapter import Space, UniversalAdapter, make_network
+from cellular.adapter.config import AdapterConfig
+from cellular.cct import CCT, CCTConfig
+from cellular.cct.checkpoint import TextToTextCheckpoint, save_text_to_text
 from cellular.decoders.ret import (
     RET,
     Checkpoint,
@@ -57,4 +61,36 @@ def lattice_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lattice = Lattice3D(LatticeConfig(size=(3, 2, 2), channels=16, face_channels=4, steps=3))
     folder = tmp_path_factory.mktemp("checkpoints") / "lattice"
     save_lattice(folder, LatticeCheckpoint(lattice, HashTeacher(384).fingerprint))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def adapter_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained adapter from the teacher hash to hash:384."""
+    spaces = [
+        Space(name=teacher.name, fingerprint=teacher.fingerprint, dimension=teacher.dimension)
+        for teacher in (HashTeacher(), HashTeacher(384))
+    ]
+    config = AdapterConfig(
+        strategy="linear", source_dimension=spaces[0].dimension, target_dimension=spaces[1].dimension
+    )
+    folder = tmp_path_factory.mktemp("checkpoints") / "adapter"
+    UniversalAdapter(make_network(config, seed=3), *spaces).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def text_to_text_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained text-to-text model: it writes noise, the same for the same text."""
+    lattice = LatticeConfig(
+        embedding_dimension=32, size=(2, 2, 2), steps=2, channels=16, face_channels=4, update_probability=1.0
+    )
+    shape = CCTConfig(
+        hidden=32, heads=2, inner=48, encoder_layers=1, decoder_layers=1, slots=4, lattice=lattice
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = CCT(shape).eval()
+    folder = tmp_path_factory.mktemp("checkpoints") / "text-to-text"
+    save_text_to_text(folder, TextToTextCheckpoint(model, Vocabulary.load()))
     return folder

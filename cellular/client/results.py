@@ -156,7 +156,7 @@ class Model(BaseModel):
 
     id: str
     object: Literal["model"] = "model"
-    kind: Literal["teacher", "decoder", "bank", "checkpoint", "lattice"]
+    kind: Literal["teacher", "decoder", "bank", "checkpoint", "lattice", "adapter"]
     fingerprint: str | None
     details: dict[str, Any]
 

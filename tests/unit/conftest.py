@@ -13,12 +13,14 @@ import httpx
 import pytest
 import uvicorn
 
+from actors.adapted_embedder import AdaptedEmbedder
 from actors.embedder import Embedder
 from actors.hybrid_decoder import HybridDecoder
 from actors.lattice import Lattice
 from actors.phrase_bank_decoder import PhraseBankDecoder
 from actors.ret_decoder import RETDecoder
 from actors.session_store import SessionStore
+from actors.text_to_text import TextToText
 from cellular.bank import PhraseBank, create_bank
 from cellular.config import DecodingConfig, TeacherConfig
 from cellular.teachers import HashTeacher
@@ -79,6 +81,20 @@ class CountedStage(LocalStage):
             self.calls.append("ended")
 
 
+class TwoTeachers(Embedder):
+    """The teacher, and another one through an adapter, as their deployment has them."""
+
+    def __init__(self, teacher, adapter):
+        super().__init__(teacher)
+        self.adapted = AdaptedEmbedder(adapter)
+
+    def encode_adapted(self, texts):
+        return self.adapted.encode(texts)
+
+    def describe(self):
+        return super().describe() | {"adapter": self.adapted.describe()}
+
+
 class ByBank:
     """A decoder for each version of a bank, as its deployment has them."""
 
@@ -126,15 +142,16 @@ def phrases_bank(tmp_path_factory, phrases):
 
 
 @pytest.fixture(scope="session")
-def workers(ret_checkpoint, lattice_checkpoint):
+def workers(ret_checkpoint, lattice_checkpoint, text_to_text_checkpoint, adapter_checkpoint):
     """What the stages but the SessionStore run."""
     ret, teacher = RETDecoder(str(ret_checkpoint), "torch"), HashTeacher(384)
     return {
-        "Embedder": Embedder(TeacherConfig(name="hash:384")),
+        "Embedder": TwoTeachers(TeacherConfig(name="hash:384"), str(adapter_checkpoint)),
         "Lattice": ByName(lattice_checkpoint),
         "PhraseBankDecoder": ByBank(partial(PhraseBankDecoder, DecodingConfig(enable_caching=False))),
         "RETDecoder": ret,
         "HybridDecoder": ByBank(partial(HybridDecoder, ret, "low", teacher)),
+        "TextToText": TextToText(str(text_to_text_checkpoint)),
     }
 
 

@@ -44,10 +44,8 @@ def test_stages_that_are_named_are_the_ones_served(phrases_bank, ret_checkpoint,
 
 
 def test_banks_are_named_by_their_folders_or_by_a_name_that_is_given(phrases_bank):
-    for banks in (
-        f"{phrases_bank},mine={phrases_bank}",
-        {phrases_bank.name: phrases_bank, "mine": phrases_bank},
-    ):
+    by_name = {phrases_bank.name: phrases_bank, "mine": phrases_bank}
+    for banks in (f"{phrases_bank},mine={phrases_bank}", by_name):
         resolved = resolve(ServeConfig.model_validate({"banks": banks, "stages": "PhraseBankDecoder"}))
         assert {name: bank.folder for name, bank in resolved.banks.items()} == by_name
 

@@ -187,6 +187,7 @@ def test_health_tells_the_state_of_each_stage(gateway, send, failure, status, st
         "HybridDecoder": "ready",
         "Lattice": "ready",
         "SessionStore": "ready",
+        "TextToText": "ready",
     }
 
 

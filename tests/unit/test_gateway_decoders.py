@@ -170,6 +170,8 @@ def test_models_lists_what_is_served(send, phrases_bank, ret_checkpoint, lattice
         ("bank", phrases_bank.name),
         ("checkpoint", ret_checkpoint.name),
         ("lattice", lattice_checkpoint.name),
+        ("adapter", "adapter"),
+        ("checkpoint", "text-to-text"),
     }
     assert kinds["teacher", "hash:384"]["fingerprint"] == HashTeacher(384).fingerprint
     assert len(kinds["checkpoint", "noise"]["fingerprint"]) == 16
