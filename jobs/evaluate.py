@@ -53,8 +53,10 @@ def main(
     if task:
         _evaluate_mapping({**texts, "task": task, "checkpoints": model, "fitted": fitted}, output, as_json)
         return
+    from cellular.pipeline.loading import named_pipeline
+
     decoders = {
-        "decoders": decoder,
+        "decoders": (*decoder, *map(named_pipeline, mode or ())),
         "bank": bank,
         "training_bank": training_bank,
         "checkpoint": checkpoint,

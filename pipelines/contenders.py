@@ -1,4 +1,4 @@
-"""What an evaluation compares: decoders and baselines, each as one function from embeddings to texts.
+"""What an evaluation compares: decoders, baselines and pipelines, each as one function to texts.
 
 A line in CONTENDERS and its function add another; nothing else knows how a decoder is made or called.
 """
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from cellular.bank import PhraseBank
 from cellular.config import DecodingConfig
 from cellular.decoders import PhraseBankDecoder
 from cellular.errors import CellularError
+from cellular.pipeline import NAMED, FlexibleCellularPipeline
 from cellular.teachers import Teacher
 from cellular.types import FloatArray
 
@@ -31,13 +32,15 @@ class Contender:
 
     Attributes:
         name: as the table shows it.
-        decode: from (n, D) float32 of unit length and a seed to n texts.
+        decode: from what it reads of n texts, and a seed, to n texts.
+        reads: their embeddings, (n, D) float32 of unit length, or the texts themselves.
         samples: whether the seed matters.
         about: what it is made of, for the reader of a report.
     """
 
     name: str
-    decode: Callable[[FloatArray, int], list[str]]
+    decode: Callable[[Any, int], list[str]]
+    reads: Literal["embeddings", "texts"] = "embeddings"
     samples: bool = False
     about: dict[str, str] = field(default_factory=dict)
 
@@ -164,6 +167,18 @@ def hybrid(parts: Parts, effort: str = "medium") -> Contender:
     )
 
 
+def pipeline(parts: Parts, source: str) -> Contender:
+    """A pipeline from text to text, its teacher's time counted; of `parts` it takes nothing."""
+    opened = FlexibleCellularPipeline(source)
+    name = f"{NAMED[source]} mode" if source in NAMED else Path(source).stem
+    return Contender(
+        name,
+        lambda texts, seed: opened.generate(texts),
+        reads="texts",
+        about={"pipeline": source, "parameters": f"{opened.parameters()['all']:,}"},
+    )
+
+
 CONTENDERS: dict[str, Callable[[Parts], Contender]] = {
     "constant": constant,
     "nearest": nearest,
@@ -176,6 +191,7 @@ CONTENDERS: dict[str, Callable[[Parts], Contender]] = {
     "hybrid_low": partial(hybrid, effort="low"),
     "hybrid": hybrid,
     "hybrid_high": partial(hybrid, effort="high"),
+    **{name: partial(pipeline, source=name) for name in NAMED},
 }
 
 
@@ -183,16 +199,17 @@ def check_name(name: str) -> None:
     """Refuse what `make_contender` would not know, before any work is done.
 
     Raises:
-        CellularError: neither a name in CONTENDERS nor a checkpoint's folder.
+        CellularError: neither a name in CONTENDERS nor a checkpoint's folder, nor a pipeline's file.
     """
-    if name not in CONTENDERS and not (Path(name) / "config.json").is_file():
+    if name not in CONTENDERS and not (Path(name) / "config.json").is_file() and not _is_yaml(name):
         raise CellularError(
-            f"no decoder {name}: choose {', '.join(CONTENDERS)}, or the folder of a checkpoint or a bank"
+            f"no decoder {name}: choose {', '.join(CONTENDERS)}, the folder of a checkpoint or a bank, "
+            "or the YAML file of a pipeline"
         )
 
 
 def make_contender(name: str, parts: Parts) -> Contender:
-    """The contender of a name in CONTENDERS, or RET with the weights in a folder.
+    """The contender of a name in CONTENDERS, RET with the weights in a folder, or the pipeline of a file.
 
     Raises:
         CellularError: it is neither, or cannot be loaded.
@@ -200,7 +217,13 @@ def make_contender(name: str, parts: Parts) -> Contender:
     check_name(name)
     if name in CONTENDERS:
         return CONTENDERS[name](parts)
+    if _is_yaml(name):
+        return pipeline(parts, name)
     return replace(ret(replace(parts, checkpoint=Path(name))), name=Path(name).resolve().name)
+
+
+def _is_yaml(name: str) -> bool:
+    return Path(name).suffix in (".yaml", ".yml") and Path(name).is_file()
 
 
 def _writer(

@@ -18,6 +18,7 @@ from cellular.embeddings import EmbeddingLoader
 from cellular.encoders import available_threads
 from cellular.errors import CellularError
 from cellular.metrics import Estimate, corpus_scores, estimate, over_seeds, signatures, text_scores
+from cellular.types import FloatArray
 from pipelines.contenders import BASELINES, Contender, CountingTeacher, Parts, check_name, make_contender
 from pipelines.evaluation_data import (
     HeldOut,
@@ -122,7 +123,7 @@ def _evaluate(
 ) -> tuple[Row, list[Answers]]:
     """One decoder on one set: its row, and its answers for each seed that makes a difference."""
     seeds = seeds if contender.samples else seeds[:1]
-    contender.decode(held_out.embeddings[:BATCH], seeds[0])  # warms up
+    contender.decode(_given(contender, held_out)[:BATCH], seeds[0])  # warms up
     ms_alone = _decode(contender, held_out, seeds[0], 1, SINGLES).ms
     before = teacher.calls
     runs = [_decode(contender, held_out, seed, BATCH) for seed in seeds]
@@ -151,7 +152,7 @@ class _Run:
 
 def _decode(contender: Contender, held_out: HeldOut, seed: int, size: int, limit: int | None = None) -> _Run:
     """Decode a set, or its first `limit` texts, in batches of one size."""
-    rows = held_out.embeddings[:limit]
+    rows = _given(contender, held_out)[:limit]
     outputs: list[str] = []
     ms: list[float] = []
     label = f"{held_out.name}: {contender.name}, {len(rows)} texts in batches of {size}"
@@ -161,6 +162,11 @@ def _decode(contender: Contender, held_out: HeldOut, seed: int, size: int, limit
         outputs += contender.decode(batch, seed * len(rows) + start)
         ms.append((time.perf_counter() - began) * 1e3 / len(batch))
     return _Run(outputs, median(ms))
+
+
+def _given(contender: Contender, held_out: HeldOut) -> FloatArray | list[str]:
+    """What a contender reads of a set."""
+    return held_out.texts if contender.reads == "texts" else held_out.embeddings
 
 
 def _scored(

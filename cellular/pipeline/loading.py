@@ -110,14 +110,24 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _base(name: str, own: Mapping[str, Any]) -> dict[str, Any]:
     """The named settings that a person's own are merged over."""
-    by_mode = {mode: base for base, mode in NAMED.items()}
-    mode, base = own.get("mode", "direct"), own.get("base")
-    if base is None and mode not in by_mode:
-        raise PipelineConfigError(name, {("mode",): f"choose {', '.join(by_mode)}, not {mode!r}"})
-    base = base or by_mode[mode]
+    base = own["base"] if "base" in own else named_pipeline(own.get("mode", "direct"))
     if base not in NAMED:
         raise PipelineConfigError(name, {("base",): f"choose {', '.join(NAMED)}, not {base!r}"})
     return _read_yaml(_FOLDER / f"{base}.yaml")
+
+
+def named_pipeline(mode: object) -> str:
+    """The name of a mode's own settings.
+
+    Raises:
+        PipelineConfigError: no such mode.
+    """
+    for name, of_mode in NAMED.items():
+        if of_mode == mode:
+            return name
+    raise PipelineConfigError(
+        "this pipeline", {("mode",): f"choose {', '.join(NAMED.values())}, not {mode!r}"}
+    )
 
 
 def _validate(base: dict[str, Any], own: dict[str, Any]) -> tuple[PipelineConfig, dict[Place, str]]:

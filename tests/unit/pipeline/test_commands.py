@@ -12,7 +12,9 @@ import yaml
 from cellular import FlexibleCellularPipeline
 from cellular.checkpoint_files import packaged_checkpoints
 from cellular.lattice import count_parameters, load_lattice
+from cellular.teachers import HashTeacher
 from jobs import cli, console
+from pipelines.contenders import CountingTeacher, Parts, make_contender
 
 Settings = dict[str, Any]
 
@@ -116,3 +118,17 @@ def test_show_draws_a_lattice_at_work(
     assert run(monkeypatch, *words, "--teacher", "hash:384") == 0
     assert all(Path(line).is_file() for line in capsys.readouterr().out.splitlines())
     assert {path.suffix for path in (tmp_path / "new").iterdir()} == {".png", ".gif"}
+
+
+def test_a_pipelines_file_can_be_evaluated_on_the_texts_themselves(config: Path) -> None:
+    texts, parts = ["a dog", "rain falls"], Parts(CountingTeacher(HashTeacher()), "")
+    contender = make_contender(str(config), parts)
+    assert (contender.name, contender.reads) == ("own", "texts")
+    assert contender.decode(texts, 0) == FlexibleCellularPipeline(config).generate(texts)
+
+
+def test_evaluation_refuses_a_mode_that_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "evaluate", "--mode", "psychic") == 2
+    assert "choose direct, text_to_text, hybrid" in capsys.readouterr().err
