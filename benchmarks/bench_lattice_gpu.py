@@ -1,0 +1,155 @@
+"""A lattice on an NVIDIA GPU: its cell update beside a 3D convolution, whole training steps, and memory.
+
+    python benchmarks/bench_lattice_gpu.py [--report FILE.md]
+    torchrun --nproc-per-node 2 benchmarks/bench_lattice_gpu.py     training on two GPUs
+
+Weights and embeddings are random: the time does not depend on them. Memory is the most that PyTorch held at
+once, the libraries' own not counted.
+"""
+
+import os
+from collections.abc import Callable
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+import typer
+from bench_lattice import ANCHOR, VARIANTS, both, forward, make
+from bench_ret_gpu import median_seconds
+from torch import Tensor, nn
+
+from cellular.config import CorpusConfig
+from cellular.embedding_objectives import EmbeddingBatch
+from cellular.lattice import Lattice3D, count_parameters
+from cellular.training.config import ScheduleConfig, TrainingDataConfig
+from cellular.training.lattice import make_trainer
+from cellular.training.lattice_config import EmbeddingLoopConfig, PairsConfig, TrainLatticeConfig
+
+SHAPES = ((1024, 8, 32), (256, 16, 64), (1024, 8, 96))  # batch, cells along an axis, channels
+COMPILED = ("Conv3d, bf16, channels last", "nca, bf16")
+STEPS = {"eager": (False, False), "CUDA graphs": (False, True), "torch.compile, CUDA graphs": (True, True)}
+BATCHES = (512, 2048)  # embeddings in a step of a GPU
+INFERENCE = (1, 64, 4096)
+
+
+def updates(shape: tuple[int, int, int]) -> list[str]:
+    """A table: ratios to the anchor, above 1 is faster."""
+    batch, side, channels = shape
+    lines = [
+        f"Batch {batch}, {side}³ cells of {channels} channels:\n",
+        "| | forward, ms | ratio | forward + backward, ms | ratio |\n|---|---|---|---|---|",
+    ]
+    anchor: list[float] = []
+    for name in [*VARIANTS, *(f"{name}, compiled" for name in COMPILED)]:
+        module, state = make(name.removesuffix(", compiled"), batch, side, channels)
+        module, state = module.cuda(), state.cuda()
+        if name.endswith("compiled"):
+            module.compile(dynamic=False)
+        times = [1e3 * median_seconds(partial(run, module, state), 10) for run in (forward, both)]
+        anchor = anchor or times
+        one, two = (before / time for before, time in zip(anchor, times, strict=True))
+        lines.append(f"| {name} | {times[0]:.2f} | {one:.2f} | {times[1]:.2f} | {two:.2f} |")
+    return [*lines, ""]
+
+
+def config(compiled: bool, graphs: bool) -> TrainLatticeConfig:
+    """A training of the default lattice on pairs."""
+    return TrainLatticeConfig(
+        target=Path("-"),
+        data=TrainingDataConfig(corpus=CorpusConfig(inputs=("-",))),
+        schedule=ScheduleConfig(seconds=60.0),
+        objective="map",
+        pairs=PairsConfig(group="-"),
+        loop=EmbeddingLoopConfig(compile=compiled, graphs=graphs),
+    )
+
+
+def unit(*shape: int) -> Tensor:
+    """Random embeddings."""
+    return F.normalize(torch.randn(*shape, device="cuda"), dim=-1)
+
+
+def random_batch(rows: int, candidates: int) -> EmbeddingBatch:
+    """Pairs, and no history."""
+    return EmbeddingBatch(
+        source_BE=unit(rows, 384),
+        target_BE=unit(rows, 384),
+        candidates_ME=unit(candidates, 384),
+        negative_BM=torch.ones(rows, candidates, dtype=torch.bool, device="cuda"),
+        earlier_BNE=torch.zeros(rows, 0, 384, device="cuda"),
+        present_BN=torch.zeros(rows, 0, dtype=torch.bool, device="cuda"),
+        pieces_BL=torch.zeros(rows, 0, dtype=torch.long, device="cuda"),
+        mask_BL=torch.zeros(rows, 0, device="cuda"),
+    )
+
+
+def peak_gigabytes(run: Callable[[], object]) -> float:
+    """The most memory that PyTorch held while something ran."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() / 1e9
+
+
+def training() -> list[str]:
+    """A table of whole optimiser steps, of this process alone or of all that torchrun started."""
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    lines = [
+        f"Training the default lattice, {count_parameters(Lattice3D())['all']:,} parameters, {world} GPU:\n",
+        "| | embeddings a step and GPU | ms | embeddings/s in all | peak, GB a GPU |\n|---|---|---|---|---|",
+    ]
+    for name, (compiled, graphs) in STEPS.items():
+        for rows in BATCHES:
+            trainer = make_trainer(config(compiled, graphs), Lattice3D().cuda())
+            batch = random_batch(rows, world * rows + 4096)
+            step = partial(trainer.step, [batch], 0.5)
+            peak = peak_gigabytes(step)
+            seconds = median_seconds(step, 10)
+            lines.append(
+                f"| {name} | {rows:,} | {1e3 * seconds:.1f} | {world * rows / seconds:,.0f} | {peak:.2f} |"
+            )
+    return [*lines, ""]
+
+
+def inference() -> list[str]:
+    """A table of the lattice as it is served."""
+    lattice: nn.Module = Lattice3D().cuda().eval().bfloat16()
+    lines = [
+        "Inference in bf16, eager:\n",
+        "| embeddings | ms | embeddings/s | peak, GB |\n|---|---|---|---|",
+    ]
+    for rows in INFERENCE:
+        embeddings_BE = unit(rows, 384)
+        run = partial(torch.inference_mode()(lattice), embeddings_BE)
+        peak = peak_gigabytes(run)
+        seconds = median_seconds(run, 10)
+        lines.append(f"| {rows:,} | {1e3 * seconds:.2f} | {rows / seconds:,.0f} | {peak:.2f} |")
+    return [*lines, ""]
+
+
+def main(report: Annotated[Path | None, typer.Option(help="append the tables there")] = None) -> None:
+    """Print the tables; under torchrun the training's alone."""
+    rank = int(os.environ.get("LOCAL_RANK", 0))
+    torch.cuda.set_device(rank)
+    lines = [f"{date.today()}, {torch.cuda.get_device_name()}, torch {torch.__version__}, medians.\n"]
+    if "LOCAL_RANK" in os.environ:
+        dist.init_process_group("nccl")
+        lines += training()
+        dist.destroy_process_group()
+    else:
+        lines += [line for shape in SHAPES for line in updates(shape)] + training() + inference()
+    if rank:
+        return
+    print(f"Peer of the cell update: {ANCHOR}, TF32 as PyTorch has it.\n", *lines, sep="\n")
+    if report is not None:
+        with report.open("a", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
