@@ -23,6 +23,7 @@ from jobs import (
     search_bank,
     serve,
     show_lattice,
+    train_adapter,
     train_lattice,
     train_ret,
     train_text_to_text,
@@ -51,6 +52,7 @@ ret.command("compress")(compress_ret.main)
 text_to_text.command("train")(train_text_to_text.main)
 lattice.command("train")(train_lattice.main)
 lattice.command("show")(show_lattice.main)
+adapter.command("train")(train_adapter.main)
 adapter.command("fit-lsa")(fit_lsa.main)
 app.command("embed")(embed.main)
 app.command("decode")(decode.main)

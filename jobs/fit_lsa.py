@@ -9,6 +9,7 @@ import typer
 
 from jobs.console import AsJson, run, show_fields
 from jobs.origin import command_line, commit
+from jobs.training_options import CommitName
 
 
 def main(
@@ -21,6 +22,7 @@ def main(
     sample: Annotated[int, typer.Option(min=1, help="Texts it is fitted on, drawn at random.")] = 200_000,
     max_characters: Annotated[int, typer.Option(min=1, help="Longer texts are left out.")] = 160,
     seed: Annotated[int, typer.Option(help="Of the draw and of the decomposition.")] = 0,
+    commit_name: CommitName = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit TF-IDF and an SVD on texts that fit in memory; use it as the teacher lsa:TARGET."""

@@ -5,7 +5,9 @@ from typing import Any
 
 from torch import nn
 
+from cellular.adapter import UniversalAdapter
 from cellular.decoders.ret.checkpoint import Checkpoint
+from cellular.training.adapter_config import TrainAdapterConfig
 from cellular.training.config import TrainRETConfig
 from cellular.training.lattice_config import TrainLatticeConfig
 from pipelines.training_log import SPEED
@@ -81,6 +83,40 @@ def lattice_card(
 ## Settings
 ```json
 {settings}
+```
+"""
+
+
+def adapter_card(
+    config: TrainAdapterConfig, adapter: UniversalAdapter, curve: Sequence[dict[str, Any]]
+) -> str:
+    """Markdown: what an adapter maps, and how it was trained."""
+    source, target, facts = adapter.source, adapter.target, adapter.training
+    files = ", ".join(file.rpartition("/")[2] for file in config.data.corpus.inputs)
+    return f"""# Adapter from {source.name} to {target.name}
+
+{adapter.parameters:,} parameters that give embeddings of one teacher as another would, and back.
+
+| | |
+|---|---|
+| source | {source.name}, {source.dimension} numbers, `{source.fingerprint}` |
+| target | {target.name}, {target.dimension} numbers, `{target.fingerprint}` |
+| strategy | {adapter.strategy} |
+| weights stored as | float16 |
+| training data | {facts["examples"]:,} unique texts of {config.data.min_characters} to \
+{config.data.max_characters} characters from {files} |
+| steps, seconds | {facts["steps"]:,}, {facts["seconds"]:,.0f} |
+| command | `{facts.get("command", "")}` |
+| code | {facts.get("commit", "")} |
+
+## Curve
+The first `held_out_loss` is that of the ridge in closed form, from which training starts.
+
+{curve_table(curve)}
+
+## Settings
+```json
+{config.model_dump_json(indent=1, include={"strategy", "width", "contrast", "optimizer", "schedule"})}
 ```
 """
 

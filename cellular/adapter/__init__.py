@@ -2,7 +2,16 @@
 
 from cellular.adapter.adapter import DEFAULT_ADAPTER, Space, UniversalAdapter, make_network
 from cellular.adapter.config import AdapterConfig, StrategyName
-from cellular.adapter.ridge import Affine, PairSums, best_ridge, procrustes, ridge, squared_error
+from cellular.adapter.ridge import (
+    Affine,
+    PairSums,
+    best_ridge,
+    load_maps,
+    procrustes,
+    ridge,
+    save_maps,
+    squared_error,
+)
 from cellular.adapter.strategies import STRATEGIES, Linear
 
 __all__ = [
@@ -16,8 +25,10 @@ __all__ = [
     "StrategyName",
     "UniversalAdapter",
     "best_ridge",
+    "load_maps",
     "make_network",
     "procrustes",
     "ridge",
+    "save_maps",
     "squared_error",
 ]

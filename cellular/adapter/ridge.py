@@ -4,12 +4,15 @@ Shapes: N pairs, S dimension of the source space, T of the target's.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
 
+from cellular.files import write_atomically
 from cellular.types import FloatArray
 
 Wide = NDArray[np.float64]
@@ -74,6 +77,16 @@ class PairSums:
             self.count, self.target_T, self.source_S, self.target_TT, self.source_SS, self.cross_ST.T
         )
 
+    def save(self, path: Path) -> None:
+        """Write them to a safetensors file."""
+        write_atomically(path, save({name: np.asarray(value) for name, value in asdict(self).items()}))
+
+    @classmethod
+    def load(cls, path: Path) -> "PairSums":
+        """Read what `save` wrote."""
+        arrays = load_file(path)
+        return cls(int(arrays.pop("count")), **arrays)
+
     def covariances(self) -> tuple[Wide, Wide]:
         """Of the source with itself, (S, S), and with the target, (S, T)."""
         mean_S, mean_T = self.source_S / self.count, self.target_T / self.count
@@ -118,6 +131,20 @@ def procrustes(sums: PairSums) -> Affine:
     _, cross_ST = sums.covariances()
     left, _, right = np.linalg.svd(cross_ST, full_matrices=False)
     return _affine(sums, left @ right)
+
+
+def save_maps(path: Path, there: Affine, back: Affine) -> None:
+    """Write a map each way to a safetensors file."""
+    maps = {"there": there, "back": back}
+    arrays = {f"{way}.{name}": array for way, map in maps.items() for name, array in map._asdict().items()}
+    write_atomically(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+
+
+def load_maps(path: Path) -> tuple[Affine, Affine]:
+    """Read what `save_maps` wrote."""
+    arrays = load_file(path)
+    there, back = (Affine(arrays[f"{way}.weight"], arrays[f"{way}.bias"]) for way in ("there", "back"))
+    return there, back
 
 
 def _affine(sums: PairSums, weight_ST: Wide) -> Affine:

@@ -1,6 +1,6 @@
-"""How an adapter maps: one module a strategy, each a correction of a linear map that has a closed form.
+"""How an adapter maps: one module a strategy, each of which begins as a linear map that has a closed form.
 
-All corrections begin at zero, so that training starts from the ridge. A strategy maps both ways.
+What a strategy adds to it begins at zero, so that training starts from the ridge. A strategy maps both ways.
 
 Shapes: N texts, S dimension of the source space, T of the target's, D of where a map starts, W width.
 """
@@ -113,34 +113,47 @@ class Attention(Linear):
 
 
 class Autoencoder(Linear):
-    """One code for both spaces: an encoder and a decoder of each; each text's two codes are drawn together.
+    """One code for both spaces, of the target's dimension: an encoder and a decoder of each, of width W.
 
-    Chandar et al. 2016, Correlational neural networks.
+    A text's two codes are drawn together, and each embedding is to come back from its own code. The code
+    begins as the target's space itself. Chandar et al. 2016, Correlational neural networks.
     """
 
     def __init__(self, config: AdapterConfig) -> None:
         super().__init__(config)
-        dimensions = {"source": config.source_dimension, "target": config.target_dimension}
+        source, code, width = config.source_dimension, config.target_dimension, config.width
+        self.own = nn.ModuleDict({"encode": _identity(code), "decode": _identity(code)})
         self.encoders = nn.ModuleDict(
-            {
-                name: nn.Sequential(nn.Linear(size, config.width), nn.GELU())
-                for name, size in dimensions.items()
-            }
+            {"source": _perceptron(source, width, code), "target": _perceptron(code, width, code)}
         )
         self.decoders = nn.ModuleDict(
-            {name: _zero(nn.Linear(config.width, size)) for name, size in dimensions.items()}
+            {"source": _perceptron(code, width, source), "target": _perceptron(code, width, code)}
         )
+
+    def encode(self, embeddings_ND: Tensor, space: str) -> Tensor:
+        """(N, T) codes of embeddings of the space "source" or "target"."""
+        linear = self.there if space == "source" else self.own["encode"]
+        code_NT: Tensor = linear(embeddings_ND) + self.encoders[space](embeddings_ND)
+        return code_NT
+
+    def decode(self, code_NT: Tensor, space: str) -> Tensor:
+        """(N, D) embeddings in the space "source" or "target"."""
+        linear = self.back if space == "source" else self.own["decode"]
+        embeddings_ND: Tensor = linear(code_NT) + self.decoders[space](code_NT)
+        return embeddings_ND
 
     def forward(self, embeddings_ND: Tensor, reverse: bool = False) -> Tensor:
         """As Linear's."""
         here, there = ("target", "source") if reverse else ("source", "target")
-        moved: Tensor = self.decoders[there](self.encoders[here](embeddings_ND))
-        return super().forward(embeddings_ND, reverse) + moved
+        return self.decode(self.encode(embeddings_ND, here), there)
 
     def compared(self, source_NS: Tensor, target_NT: Tensor) -> Iterator[Compared]:
-        """The answers, and the codes."""
-        yield from super().compared(source_NS, target_NT)
-        yield self.encoders["source"](source_NS), self.encoders["target"](target_NT)
+        """Each embedding from either code, and the codes."""
+        codes = {"source": self.encode(source_NS, "source"), "target": self.encode(target_NT, "target")}
+        for code_NT in codes.values():
+            yield self.decode(code_NT, "source"), source_NS
+            yield self.decode(code_NT, "target"), target_NT
+        yield codes["source"], codes["target"]
 
 
 STRATEGIES: dict[StrategyName, type[Linear]] = {
@@ -153,6 +166,14 @@ STRATEGIES: dict[StrategyName, type[Linear]] = {
 
 def _perceptron(start: int, width: int, end: int) -> nn.Module:
     return nn.Sequential(nn.Linear(start, width), nn.GELU(), _zero(nn.Linear(width, end)))
+
+
+def _identity(size: int) -> nn.Linear:
+    """Begins as nothing changed."""
+    layer = nn.Linear(size, size)
+    nn.init.eye_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _zero(layer: nn.Linear) -> nn.Linear:

@@ -5,6 +5,7 @@ Shapes: N pairs, B of a batch, S dimension of the source space, T of the target'
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -15,8 +16,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cellular.adapter import Linear
-from cellular.training.adapter_config import ContrastConfig, PairLoopConfig
+from cellular.adapter import AdapterConfig, Linear, load_maps, make_network
+from cellular.training.adapter_config import ContrastConfig, PairLoopConfig, TrainAdapterConfig
 from cellular.training.feed import Feed
 from cellular.training.trainer import Trainer
 
@@ -140,6 +141,24 @@ class PairSource:
 
     def seek(self, position: None) -> None:
         """Go on: a step's rows follow from its number."""
+
+
+def shape(config: TrainAdapterConfig, source_dimension: int, target_dimension: int) -> AdapterConfig:
+    """Of the adapter that is asked for."""
+    return AdapterConfig(
+        strategy=config.strategy,
+        source_dimension=source_dimension,
+        target_dimension=target_dimension,
+        width=config.width,
+    )
+
+
+def make_trainer(config: TrainAdapterConfig, start: Path, device: torch.device) -> Trainer:
+    """The trainer of a network that begins with the maps in a file."""
+    there, back = load_maps(start)
+    network = make_network(shape(config, *there.weight.shape), config.loop.seed)
+    network.start(there, back)
+    return Trainer(network.to(device), AdapterLoss(config.contrast), {}, config.optimizer, config.schedule)
 
 
 def flops_per_pair(network: nn.Module) -> float:

@@ -1,6 +1,6 @@
 """Validated settings of an adapter's training."""
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from cellular.adapter.config import StrategyName
 from cellular.config import Settings, TeacherConfig
@@ -20,10 +20,17 @@ class ContrastConfig(Settings):
     temperature: PositiveFloat = Field(0.05, description="of its scores")
 
 
+class PairOptimizerConfig(OptimizerConfig):
+    """Small steps: training starts from a map that is good already."""
+
+    rate: PositiveFloat = Field(1e-3, description="learning rate of AdamW")
+    average_steps: NonNegativeInt = Field(100, description="steps that the weights' average spans; 0: none")
+
+
 class PairLoopConfig(LoopConfig):
     """The loop where batches are pairs of embeddings."""
 
-    batch_pairs: PositiveInt = Field(1024, description="pairs in one optimiser step, all workers")
+    batch_pairs: PositiveInt = Field(512, description="pairs in one optimiser step, all workers")
 
 
 class TrainAdapterConfig(TrainingConfig):
@@ -32,8 +39,8 @@ class TrainAdapterConfig(TrainingConfig):
     data: TrainingDataConfig
     source: TeacherConfig = TeacherConfig(name="lsa")
     strategy: StrategyName = "autoencoder"
-    width: PositiveInt = Field(256, description="of a level, the anchors, or the code; unused by linear")
+    width: PositiveInt = Field(256, description="hidden numbers, or anchors; unused by linear")
     contrast: ContrastConfig = ContrastConfig()
-    optimizer: OptimizerConfig = OptimizerConfig(rate=1e-3, average_steps=100)
+    optimizer: PairOptimizerConfig = PairOptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig(steps=2_000)
     loop: PairLoopConfig = PairLoopConfig()
