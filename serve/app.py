@@ -50,19 +50,19 @@ from serve.replicas import (
 from serve.settings import ServeConfig
 
 NAME = "cellular"
+Options = dict[str, Any]
 ERROR_CLASS = f"{CellularError.__module__}.{CellularError.__name__}: "
 
 
 def build(config: ServeConfig) -> serve.Application:
     """The application. Raises CellularError where what it serves is missing, or of different teachers."""
-    parts = graph(resolve(config), config)
+    parts, options = graph(resolve(config), config), deployment_options()
     if config.fused:
-        gateway = parts.pop("Gateway")
-        batching = {name: deployment_options()[name]["user_config"] for name in parts}
-        return bound(Part(FusedReplica, (parts, batching, *gateway.arguments)), "Gateway", {})
+        fused, options["Gateway"] = fuse(parts, options)
+        return bound(fused, "Gateway", {}, options)
     deployed: dict[str, serve.Application] = {}
     for name, part in parts.items():
-        deployed[name] = bound(part, name, deployed)
+        deployed[name] = bound(part, name, deployed, options)
     return deployed["Gateway"]
 
 
@@ -86,18 +86,34 @@ def graph(contents: Contents, config: ServeConfig) -> dict[str, Part]:
     return served | {"Gateway": Part(GatewayReplica, (resolved,), calls=tuple(served))}
 
 
-def bound(part: Part, name: str, deployed: Mapping[str, serve.Application]) -> serve.Application:
-    """A part as a deployment, with its options from config.yaml."""
+def fuse(parts: Mapping[str, Part], options: Mapping[str, Options]) -> tuple[Part, Options]:
+    """All parts in the Gateway's one replica, with what the Embedder's would have of the machine."""
+    stages = {name: part for name, part in parts.items() if name != "Gateway"}
+    batching = {name: options[name]["user_config"] for name in stages}
+    fused = Part(FusedReplica, (stages, batching, *parts["Gateway"].arguments))
+    own = {key: value for key, value in options["Gateway"].items() if key != "autoscaling_config"}
+    return fused, own | {"num_replicas": 1, "ray_actor_options": options["Embedder"]["ray_actor_options"]}
+
+
+def bound(
+    part: Part, name: str, deployed: Mapping[str, serve.Application], options: Mapping[str, Options]
+) -> serve.Application:
+    """A part as a deployment."""
     replica = serve.ingress()(part.replica) if name == "Gateway" else part.replica
     callees = ({callee: deployed[callee] for callee in part.calls},) if part.calls else ()
-    options = deployment_options()[name]
-    application: serve.Application = serve.deployment(name=name, **options)(replica).bind(
-        *part.arguments, *callees
-    )
+    deployment = serve.deployment(name=name, **options[name])(replica)
+    application: serve.Application = deployment.bind(*part.arguments, *callees)
     return application
 
 
-def deployment_options() -> dict[str, dict[str, Any]]:
+def __getattr__(name: str) -> serve.Application:
+    """`serve.app:application` is what the package alone can serve; `serve build` takes no builder."""
+    if name == "application":
+        return build(ServeConfig())
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def deployment_options() -> dict[str, Options]:
     """Options by deployment, from config.yaml: its defaults also hold where no file is deployed."""
     entries = application_options()["deployments"]
     return {entry["name"]: {key: entry[key] for key in entry if key != "name"} for entry in entries}

@@ -5,17 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from itertools import product
 
 import httpx
 import numpy as np
 import openai
 import pytest
-import yaml
-from ray.serve.schema import ServeDeploySchema
+import ray
 
+from cellular import decoders
 from cellular.bank import create_bank
 from cellular.errors import CellularError
 from cellular.teachers import HashTeacher
@@ -26,6 +26,7 @@ ANIMALS, VERBS = ("a cat", "two dogs", "the owl", "some bees"), ("sleeps", "wait
 PLACES = ("river", "old gate", "fire", "sea")
 PHRASES = [f"{animal} {verb} by the {place}" for animal, verb, place in product(ANIMALS, VERBS, PLACES)]
 TEACHER = HashTeacher(384)
+ROWS = TEACHER.encode(["new"]).tolist()
 NARROW = {
     "max_ongoing_requests": 1,
     "max_queued_requests": 1,
@@ -42,24 +43,48 @@ def bank(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def client(cluster, bank, ret_checkpoint):
+def other_bank(tmp_path_factory):
+    path = tmp_path_factory.mktemp("other")
+    create_bank(path, ["old"], TEACHER)
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoints(ret_checkpoint, lattice_checkpoint, text_to_text_checkpoint, adapter_checkpoint):
+    return {
+        "checkpoint": str(ret_checkpoint),
+        "lattices": [str(lattice_checkpoint)],
+        "text_to_text": str(text_to_text_checkpoint),
+        "adapter": str(adapter_checkpoint),
+    }
+
+
+@pytest.fixture(scope="module")
+def client(cluster, bank, other_bank, checkpoints, tmp_path_factory):
+    sessions = {"file": tmp_path_factory.mktemp("sessions") / "file"}
+    config = ServeConfig.model_validate(
+        checkpoints
+        | {"banks": {"main": bank, "other": other_bank}, "engine": "torch"}
+        | {"sessions": sessions, "refresh_s": 0.1}
+    )
     options = app.deployment_options()
+    options["PhraseBankDecoder"] = {
+        key: value for key, value in options["PhraseBankDecoder"].items() if key != "autoscaling_config"
+    } | {"num_replicas": 2, "ray_actor_options": {"num_cpus": 0.05}}
     options["RETDecoder"]["max_ongoing_requests"] = 1
     options["Embedder"] |= NARROW | {"user_config": {"max_batch_size": 1, "batch_wait_timeout_s": 0.0}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app, "deployment_options", lambda: options)
         with (
-            app.running(
-                ServeConfig(banks={"main": bank}, checkpoint=str(ret_checkpoint), engine="torch"), port=0
-            ) as url,
+            app.running(config, port=0) as url,
             httpx.Client(base_url=url, timeout=60) as client,
         ):
             yield client
 
 
-def stream(client, body):
+def stream(client, body, path="/v1/decode"):
     """Name and data of each event, as they come."""
-    with client.stream("POST", "/v1/decode", json=body | {"stream": True}) as response:
+    with client.stream("POST", path, json=body | {"stream": True}) as response:
         for line in response.iter_lines():
             key, _, value = line.partition(": ")
             if key == "event":
@@ -173,31 +198,74 @@ def test_a_malformed_body_is_never_a_failure_of_the_server(client, path, body):
     assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_the_deployments_of_the_graph_are_those_of_the_configuration(client, bank):
-    text = resources.files("serve").joinpath("config.yaml").read_text("utf-8")
-    (application,) = ServeDeploySchema.model_validate(yaml.safe_load(text)).applications
-    assert application.import_path == "serve.app:build"
-    ServeConfig.model_validate(application.args)
+def test_the_deployments_of_the_graph_are_those_of_the_configuration(client):
     running = app.serve.status().applications[app.NAME].deployments
-    assert set(running) == {deployment.name for deployment in application.deployments}
+    assert set(running) == set(app.deployment_options())
+    assert set(client.get("/readyz").json()["stages"]) == set(running) - {"Gateway"}
+    assert set(client.get("/v1/stats").json()["stages"]) == set(running) - {"Gateway"}
 
 
-def test_another_teacher_than_the_banks_is_refused_before_anything_starts(tmp_path):
-    teacher = HashTeacher(dimension=128)
-    teacher.name = "another"
-    create_bank(tmp_path, PHRASES, teacher)
-    with pytest.raises(CellularError, match=f"{teacher.fingerprint}.*{HashTeacher().fingerprint}"):
-        app.build(ServeConfig(banks={"one": tmp_path}, stages=("PhraseBankDecoder",), teacher="hash"))
+def test_every_mode_generates(client):
+    for mode in ("direct", "hybrid", "text_to_text"):
+        answer = client.post("/v1/generate", json={"texts": PHRASES[:2], "mode": mode}).json()
+        assert (answer["mode"], len(answer["results"])) == (mode, 2)
+        assert (answer["lattice"] is None) == (answer["timings"]["process_ms"] is None)
 
 
-def test_a_checkpoint_of_another_teacher_is_refused_before_anything_starts(tmp_path, ret_checkpoint):
-    other = HashTeacher()
-    create_bank(tmp_path, PHRASES, other)
-    both = f"{TEACHER.fingerprint}.*{other.fingerprint}"
-    with pytest.raises(CellularError, match=both):
-        app.build(ServeConfig(banks={"one": tmp_path}, checkpoint=str(ret_checkpoint)))
-    with pytest.raises(CellularError, match=both):
-        app.build(ServeConfig(checkpoint=str(ret_checkpoint), teacher="hash"))
+def test_texts_of_text_to_text_come_as_they_are_written(client):
+    body = {"texts": PHRASES[:1], "mode": "text_to_text", "max_length": 30}
+    *increments, (name, answer) = stream(client, body, "/v1/generate")
+    assert name == "result"
+    assert "".join(data["text"] for _, data in increments) == answer["results"][0]["text"]
+
+
+def test_states_of_the_cells_are_small_arrays(client):
+    body = client.post("/v1/lattice/states", json={"texts": PHRASES[:1]}).json()
+    assert np.shape(body["states"]) == (1, 4, 3, 2, 2)
+
+
+def kill_replica(deployment):
+    """End one replica's process; Ray Serve starts another."""
+    names = [one["name"] for one in ray.util.list_named_actors(all_namespaces=True)]
+    name = next(name for name in names if f"#{deployment}#" in name)
+    ray.kill(ray.get_actor(name, namespace="serve"))
+
+
+def test_a_session_outlives_the_replicas_that_answer_it(client, bank):
+    said = ["two dogs waits near a fire", "The owl sings", "bees by the gate", "cat on the river"]
+    decoder = decoders.PhraseBankDecoder()
+    decoder.load_phrase_bank(bank)
+    answers = []
+    for number, text in enumerate(said):
+        body = {"texts": [text], "session_id": "talk"}
+        answers += client.post("/v1/decode", json=body).json()["results"]
+        if number == 1:
+            kill_replica("PhraseBankDecoder")
+            kill_replica("SessionStore")
+    expected = decoder.batch_decode_with_sessions(TEACHER.encode(said))
+    assert [answer["text"] for answer in answers] == expected
+
+
+def test_a_bank_is_swapped_under_load_and_no_request_fails(client, other_bank):
+    stop = threading.Event()
+
+    def ask():
+        versions = []
+        while not stop.is_set():
+            answer = client.post("/v1/decode", json={"embeddings": ROWS, "bank": "other", "top_k": 1})
+            assert answer.is_success, answer.text
+            (result,) = answer.json()["results"]
+            versions.append((answer.json()["bank"]["version"], result["candidates"][0]["phrase"]))
+            if versions[-1][0] == "v000002":
+                break
+        return versions
+
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(ask) for _ in range(4)]
+        create_bank(other_bank, ["new"], TEACHER)
+        answers = [answer for one in asking for answer in one.result(timeout=60)]
+        stop.set()
+    assert set(answers) == {("v000001", "old"), ("v000002", "new")}
 
 
 def test_a_taken_port_is_one_clear_line(client, bank):
@@ -208,12 +276,16 @@ def test_a_taken_port_is_one_clear_line(client, bank):
         pass
 
 
-def test_the_command_serves_ret_alone_and_ctrl_c_ends_all_it_started(ret_checkpoint):
+def test_the_command_serves_in_one_process_and_ctrl_c_ends_all_it_started(ret_checkpoint):
     command = [sys.executable, "-m", "jobs.serve", "--checkpoint", str(ret_checkpoint), "--port", "0"]
+    command += ["--fused", "--stage", "RETDecoder"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         line = next(line for line in process.stdout if line.startswith("serving"))
-        health = httpx.get(f"{line.split()[3]}/readyz").json()
+        url = line.split()[-3]
+        health = httpx.get(f"{url}/readyz").json()
         assert health["stages"] == {"Embedder": "ready", "RETDecoder": "ready"}
+        answer = httpx.post(f"{url}/v1/decode", json={"texts": PHRASES[:2], "max_length": 4}, timeout=60)
+        assert len(answer.json()["results"]) == 2
         os.killpg(process.pid, signal.SIGINT)
         process.communicate(timeout=60)
     assert process.returncode == 130
