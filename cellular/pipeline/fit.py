@@ -82,8 +82,8 @@ def _pieces(config: PipelineConfig) -> dict[Place, Callable[[], _Spaces]]:
         pieces["adapter", "checkpoint"] = lambda: _adapter(config.adapter)
     if lattice := config.lattice:
         pieces["lattice", "checkpoint"] = lambda: _lattice(lattice)
-        if lattice.steps is not None:
-            pieces["lattice", "steps"] = lambda: _steps(lattice)
+        pieces["lattice", "steps"] = lambda: _steps(lattice)
+        pieces["lattice", "device"] = lambda: _device(lattice)
     if config.decoder.uses_ret:
         pieces["decoder", "checkpoint"] = lambda: _ret(config.decoder)
     if config.decoder.uses_bank:
@@ -114,13 +114,22 @@ def _lattice(settings: LatticeSettings) -> _Spaces:
 
 
 def _steps(settings: LatticeSettings) -> _Spaces:
-    from cellular.lattice import load_lattice
+    if settings.steps is not None:
+        from cellular.lattice import load_lattice
 
-    config = load_lattice(settings.checkpoint).lattice.config
-    if settings.steps is not None and settings.steps < config.size[0] - 1 and not config.sweeps:
-        raise CellularError(
-            f"without Mamba nothing crosses {config.size[0]} layers in {settings.steps} steps"
-        )
+        config = load_lattice(settings.checkpoint).lattice.config
+        if settings.steps < config.size[0] - 1 and not config.sweeps:
+            layers = config.size[0]
+            raise CellularError(f"without Mamba nothing crosses {layers} layers in {settings.steps} steps")
+    return None, None
+
+
+def _device(settings: LatticeSettings) -> _Spaces:
+    if settings.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise CellularError("this machine has no CUDA GPU: choose auto or cpu")
     return None, None
 
 

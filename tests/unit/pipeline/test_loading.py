@@ -89,6 +89,7 @@ def test_an_unknown_key_is_told_its_likely_name(direct: Settings) -> None:
         ({"lattice": {"checkpoint": "missing"}}, "lattice.checkpoint: no checkpoint missing"),
         ({"lattice": {"steps": 0}}, "lattice.steps: input should be greater than 0"),
         ({"lattice": {"steps": True}}, "lattice.steps: input should be a valid integer, not True"),
+        ({"lattice": {"device": "tpu"}}, "lattice.device: input should be 'auto', 'cpu' or 'cuda'"),
         ({"lattice": 8}, "lattice: input should be"),
         ({"decoder": {"bank": "missing"}}, "decoder.bank: no phrase bank in missing"),
         ({"decoder": {"name": "hybrid", "bank": "b", "method": "greedy"}}, "decoder.method: hybrid has none"),
