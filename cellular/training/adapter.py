@@ -127,7 +127,9 @@ class PairSource:
 
     def evaluate(self, trainer: Trainer) -> float | None:
         """The averaged weights' loss on all workers' held-out pairs, in batches as large as in training."""
-        return trainer.evaluate(self._held_out_batches(), lambda batch: torch.tensor(len(batch.source_BS)))
+        return trainer.evaluate(
+            self._held_out_batches(), lambda batch: torch.tensor(len(batch.source_BS), device=self._device)
+        )
 
     def _held_out_batches(self) -> Iterator[PairBatch]:
         if self._held_out:
