@@ -166,9 +166,10 @@ class RETReplica(WorkerReplica):
         results: list[Any] = await self.compute(self.worker.decode, embeddings, options)
         return results
 
-    def stream(self, embeddings: FloatArray, options: Any) -> AsyncGenerator[tuple[int, str]]:
+    async def stream(self, embeddings: FloatArray, options: Any) -> AsyncGenerator[tuple[int, str]]:
         """Numbers of rows and increments of their texts; the work ends when the caller leaves."""
-        return written(self.worker.stream(embeddings, options))
+        async for increment in written(self.worker.stream(embeddings, options)):
+            yield increment
 
 
 class TextToTextReplica(WorkerReplica):
@@ -179,9 +180,10 @@ class TextToTextReplica(WorkerReplica):
         results: list[str] = await self.compute(self.worker.generate, texts, options)
         return results
 
-    def stream(self, texts: list[str], options: Any) -> AsyncGenerator[tuple[int, str]]:
+    async def stream(self, texts: list[str], options: Any) -> AsyncGenerator[tuple[int, str]]:
         """Numbers of rows and increments of their texts; the work ends when the caller leaves."""
-        return written(self.worker.stream(texts, options))
+        async for increment in written(self.worker.stream(texts, options)):
+            yield increment
 
 
 class BankReplica(Replica):
