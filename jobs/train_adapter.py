@@ -49,7 +49,7 @@ def main(
     data: Data = None,
     held_out: HeldOut = None,
     strategy: Annotated[str | None, typer.Option(help=STRATEGIES)] = None,
-    width: Annotated[int | None, typer.Option(help="Of its hidden layer. Default: 256.")] = None,
+    width: Annotated[int | None, typer.Option(help="Hidden numbers, or anchors. Default: 128.")] = None,
     contrast: Annotated[
         float | None, typer.Option(help="Weight of telling texts apart, beside the cosine. Default: .1.")
     ] = None,

@@ -15,4 +15,4 @@ class AdapterConfig(Settings):
     strategy: StrategyName = "autoencoder"
     source_dimension: PositiveInt
     target_dimension: PositiveInt
-    width: PositiveInt = Field(256, description="hidden numbers, or anchors; unused by linear")
+    width: PositiveInt = Field(128, description="hidden numbers, or anchors; unused by linear")

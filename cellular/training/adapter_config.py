@@ -39,7 +39,7 @@ class TrainAdapterConfig(TrainingConfig):
     data: TrainingDataConfig
     source: TeacherConfig = TeacherConfig(name="lsa")
     strategy: StrategyName = "autoencoder"
-    width: PositiveInt = Field(256, description="hidden numbers, or anchors; unused by linear")
+    width: PositiveInt = Field(128, description="hidden numbers, or anchors; unused by linear")
     contrast: ContrastConfig = ContrastConfig()
     optimizer: PairOptimizerConfig = PairOptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig(steps=2_000)
