@@ -25,6 +25,9 @@ class LatticeConfig(Settings):
     update_probability: float = Field(
         0.9, gt=0, le=1, description="of a cell's update in a step of training, rule nca"
     )
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="of the numbers that go to the input face and come from the output face"
+    )
     sweeps: tuple[str, ...] = Field(
         ("raster", "columns", "hilbert"),
         description="names in ORDERS that Mamba follows, in turn, both ways; none: no Mamba",

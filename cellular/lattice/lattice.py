@@ -22,8 +22,8 @@ from cellular.lattice.sweeps import Sweep
 class Lattice3D(nn.Module):
     """Embeddings to embeddings of unit length.
 
-    Evaluation is deterministic; in training the rule `nca` draws which cells skip a step. Runs in the dtype
-    of its weights, or under autocast.
+    Evaluation is deterministic; in training the rule `nca` draws which cells skip a step, and dropout which
+    numbers of the faces. Runs in the dtype of its weights, or under autocast.
     """
 
     def __init__(self, config: LatticeConfig | None = None) -> None:
@@ -113,7 +113,7 @@ class ProjectIn(nn.Module):
         super().__init__()
         _, *self.face = config.size
         cells, inputs = self.face[0] * self.face[1], config.embedding_dimension
-        self.scale = inputs**0.5
+        self.scale, self.dropout = inputs**0.5, config.dropout
         self.spread = nn.Linear(inputs, cells * config.face_channels, bias=False)
         self.widen = nn.Linear(config.face_channels, config.channels, bias=False)
         for layer in (self.spread, self.widen):
@@ -125,6 +125,7 @@ class ProjectIn(nn.Module):
         face_BF: Tensor = self.spread(scaled)
         if told_BF is not None:
             face_BF = face_BF + told_BF
+        face_BF = F.dropout(face_BF, self.dropout, self.training)
         face_BYZC: Tensor = self.widen(face_BF.view(len(scaled), *self.face, -1))
         return face_BYZC
 
@@ -135,14 +136,15 @@ class ProjectOut(nn.Module):
     def __init__(self, config: LatticeConfig) -> None:
         super().__init__()
         _, *face = config.size
-        self.channels = config.channels
+        self.channels, self.dropout = config.channels, config.dropout
         self.narrow = nn.Linear(config.channels, config.face_channels, bias=False)
         self.gather = nn.Linear(face[0] * face[1] * config.face_channels, config.embedding_dimension)
 
     def forward(self, state_BXYZC: Tensor) -> Tensor:
         """(B, E) float32 of unit length; of the states only those at x = X - 1 are read."""
         face_BYZC = F.layer_norm(state_BXYZC[:, -1], (self.channels,))
-        return F.normalize(self.gather(self.narrow(face_BYZC).flatten(1)).float(), dim=-1)
+        face_BF = F.dropout(self.narrow(face_BYZC).flatten(1), self.dropout, self.training)
+        return F.normalize(self.gather(face_BF).float(), dim=-1)
 
 
 def count_parameters(lattice: Lattice3D) -> dict[str, int]:

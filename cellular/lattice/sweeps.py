@@ -1,5 +1,7 @@
 """A selective state space carries information along a path through all cells, both ways, in one step."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +37,25 @@ class Sweep(nn.Module):
     def forward(self, state_BXYZC: Tensor) -> Tensor:
         """(B, X, Y, Z, C): what the sweep brought to each cell is added to its state."""
         placed_BXYZC = normalise(state_BXYZC) + self.place_XYZC
-        path_BLC = placed_BXYZC.flatten(1, 3).index_select(1, self.order_L)
+        path_BLC = _reorder(placed_BXYZC.flatten(1, 3), self.order_L, self.inverse_L)
         brought_BLC: Tensor = self.ahead(path_BLC) + self.back(path_BLC.flip(1)).flip(1)
-        return state_BXYZC + brought_BLC.index_select(1, self.inverse_L).view(state_BXYZC.shape)
+        return state_BXYZC + _reorder(brought_BLC, self.inverse_L, self.order_L).view(state_BXYZC.shape)
+
+
+def _reorder(cells_BLC: Tensor, order_L: Tensor, inverse_L: Tensor) -> Tensor:
+    reordered_BLC: Tensor = _Reorder.apply(cells_BLC, order_L, inverse_L)  # type: ignore[no-untyped-call]
+    return reordered_BLC
+
+
+class _Reorder(torch.autograd.Function):
+    """`index_select` by a permutation: its gradient is another, where autograd would add up row by row."""
+
+    @staticmethod
+    def forward(ctx: Any, cells_BLC: Tensor, order_L: Tensor, inverse_L: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse_L)
+        return cells_BLC.index_select(1, order_L)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_BLC: Tensor) -> tuple[Tensor, None, None]:
+        (inverse_L,) = ctx.saved_tensors
+        return gradient_BLC.index_select(1, inverse_L), None, None

@@ -102,11 +102,17 @@ class MambaBlock(nn.Module):
     def _convolve(self, mixed_BLG: Tensor, before_BKG: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x (B, L, I), B and C (B, L, N), and the last inputs (B, K - 1, G)."""
         inputs_BTG = torch.cat([before_BKG.to(mixed_BLG), mixed_BLG], 1)
-        convolved_BLG = F.conv1d(
-            inputs_BTG.mT, self.taps_KG.T[:, None], self.taps_bias_G, groups=inputs_BTG.shape[2]
-        ).mT
+        convolved_BLG = self._mix_taps(inputs_BTG, mixed_BLG.shape[1])
         x_BLI, b_BLN, c_BLN = torch.split(F.silu(convolved_BLG), [self.inner, self.state, self.state], -1)
         return x_BLI, b_BLN, c_BLN, inputs_BTG[:, mixed_BLG.shape[1] :]
+
+    def _mix_taps(self, inputs_BTG: Tensor, length: int) -> Tensor:
+        """The depthwise convolution, (B, L, G); as sums where a compiler makes one loop of them."""
+        taps_KG, bias_G = self.taps_KG, self.taps_bias_G
+        if inputs_BTG.is_cuda:
+            shifted = (inputs_BTG[:, k : k + length] * tap_G for k, tap_G in enumerate(taps_KG))
+            return sum(shifted, start=bias_G)
+        return F.conv1d(inputs_BTG.mT, taps_KG.T[:, None], bias_G, groups=len(bias_G)).mT
 
 
 def _untrained_delta_bias(heads: int) -> Tensor:

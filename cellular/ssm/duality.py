@@ -163,7 +163,10 @@ class _Scan(torch.autograd.Function):
 
 def _add_product(onto: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """`onto` + `left` @ `right`, in place; matrices are the last two axes."""
-    onto.flatten(0, 2).baddbmm_(left.flatten(0, 2), right.flatten(0, 2))
+    flat, *factors = (part.flatten(0, 2) for part in (onto, left, right))
+    if torch.compiler.is_compiling():  # Dynamo cannot follow what is written into a view here
+        return torch.baddbmm(flat, *factors).view(onto.shape)
+    flat.baddbmm_(*factors)
     return onto
 
 

@@ -154,6 +154,15 @@ def test_answers_of_the_default_differ_as_their_inputs_do() -> None:
     assert float(cosines.fill_diagonal_(0).abs().max()) < 0.95
 
 
+def test_dropout_is_of_the_faces_and_of_training_alone(
+    make_lattice: Callable[..., Lattice3D], embeddings: Tensor
+) -> None:
+    lattice = make_lattice(dropout=0.5, update_probability=1.0)
+    assert torch.equal(lattice(embeddings), make_lattice(update_probability=1.0)(embeddings))
+    lattice.train()
+    assert not torch.equal(lattice(embeddings), lattice(embeddings))
+
+
 def test_without_rule_and_mamba_nothing_moves(
     make_lattice: Callable[..., Lattice3D], embeddings: Tensor
 ) -> None:

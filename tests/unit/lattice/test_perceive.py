@@ -16,6 +16,7 @@ from cellular.lattice.perceive import (
     convolve,
     gather_neighbours,
     offsets,
+    stack_neighbours,
 )
 
 views = pytest.mark.parametrize("view", [View(n, p) for n in (6, 26) for p in ("zeros", "replicate")])
@@ -79,10 +80,11 @@ def test_beyond_the_border_is_what_was_stated(padding: Padding, beyond: float) -
 
 
 @views
-def test_both_ways_to_compute_agree(view: View) -> None:
+def test_all_ways_to_compute_agree(view: View) -> None:
     state_BXYZC, weight = random(2, 3, 4, 3, 6), random(5, view.cells * 6)
     gathered = gather_neighbours(state_BXYZC, view).flatten(4) @ weight.t()
     torch.testing.assert_close(convolve(state_BXYZC, weight, view), gathered)
+    torch.testing.assert_close(stack_neighbours(state_BXYZC, view) @ weight.t(), gathered)
 
 
 def test_half_precision_agrees_with_full_precision() -> None:
