@@ -5,9 +5,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from cellular.checks import check_embeddings
+from cellular.errors import CellularError
 from cellular.pipeline.config import (
     DirectPipelineConfig,
     HybridPipelineConfig,
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
     from cellular.teachers import Teacher
 
 
+NO_HISTORY = (
+    "this pipeline's lattice knows no earlier turns: give it one with a history, "
+    "as in {'lattice': {'checkpoint': 'lattice-reply-all-MiniLM-L6-v2'}}"
+)
+
+
 class Flow(Protocol):
     """What every mode can do; see FlexibleCellularPipeline."""
 
@@ -34,6 +42,9 @@ class Flow(Protocol):
 
     def process(self, embeddings: ArrayLike) -> FloatArray:
         """Embeddings to embeddings."""
+
+    def reply(self, turns: Sequence[str]) -> "Answer":
+        """A dialogue's turns to the next."""
 
     def stream(self, text: str) -> Iterator[str]:
         """One text to one, as it is written."""
@@ -109,10 +120,22 @@ class EmbeddingFlow:
         """Embeddings to embeddings."""
         from cellular.lattice.inference import process
 
-        rows = embeddings if self.adapter is None else self.adapter(embeddings)
+        rows = self._adapted(embeddings)
         if self.lattice is None:
             return check_embeddings(rows, self.decoder.dimension)
         return process(self.lattice, rows)
+
+    def reply(self, turns: Sequence[str]) -> "Answer":
+        """A dialogue's turns to the next."""
+        from cellular.lattice.inference import process
+
+        if self.lattice is None or self.lattice.history is None:
+            raise CellularError(NO_HISTORY)
+        rows = np.asarray(self._adapted(self.teacher.encode(turns)))
+        return self.decoder.answer(process(self.lattice, rows[-1:], [rows[:-1]]))[0]
+
+    def _adapted(self, embeddings: ArrayLike) -> ArrayLike:
+        return embeddings if self.adapter is None else self.adapter(embeddings)
 
     def stream(self, text: str) -> Iterator[str]:
         """One text to one, as it is written."""
@@ -159,6 +182,10 @@ class TextToTextFlow:
     def process(self, embeddings: ArrayLike) -> FloatArray:
         """Embeddings to embeddings."""
         return self.model.transform(embeddings, self.settings.task)
+
+    def reply(self, turns: Sequence[str]) -> "Answer":
+        """A dialogue's turns to the next."""
+        raise CellularError(NO_HISTORY)
 
     def stream(self, text: str) -> Iterator[str]:
         """One text to one, as it is written."""

@@ -18,7 +18,7 @@ class FlexibleCellularPipeline:
     """Text to text, by way of embeddings and a lattice of cells.
 
     A piece is loaded when it is first used, and one that the mode does not need never. An answer depends on
-    the text and the settings, not on the other texts of a call.
+    the text and the settings, and not on the other texts of a call, as far as the teacher rounds alike.
 
     Args:
         config: what `load_config` gives, or what it takes. By default the direct mode.
@@ -50,6 +50,20 @@ class FlexibleCellularPipeline:
     def answer(self, texts: Sequence[str]) -> "list[Answer]":
         """As `generate`, with the cosine to the embedding that was decoded, where the decoder knows it."""
         return self._flow.answer(texts)
+
+    def reply(self, turns: Sequence[str]) -> str:
+        """What follows a dialogue, by a lattice that reads its history.
+
+        Args:
+            turns: of both speakers, oldest first; at least one.
+
+        Raises:
+            CellularError: the lattice has no history.
+            ValueError: no turn, or something is not a string.
+        """
+        if not turns:
+            raise ValueError("a dialogue has at least one turn")
+        return self._flow.reply(turns).text
 
     def decode(self, embeddings: ArrayLike) -> list[str]:
         """Texts of embeddings (N, D): the pipeline from there on, as `process` takes them."""

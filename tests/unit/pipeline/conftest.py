@@ -32,6 +32,17 @@ def lattice_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def dialogue_lattice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that reads earlier turns."""
+    folder = tmp_path_factory.mktemp("lattices") / "dialogue"
+    config = LatticeConfig(size=(3, 2, 2), channels=16, face_channels=4, steps=3, history=16)
+    with torch.random.fork_rng():
+        torch.manual_seed(6)
+        save_lattice(folder, LatticeCheckpoint(Lattice3D(config), HashTeacher(384).fingerprint))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def adapter_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = make_network(AdapterConfig(strategy="linear", source_dimension=64, target_dimension=384))
     folder = tmp_path_factory.mktemp("adapters") / "small"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cellular import FlexibleCellularPipeline
+from cellular import FlexibleCellularPipeline, load_config
 from cellular.checkpoint_files import packaged_checkpoints
 from cellular.lattice import count_parameters, load_lattice
 from cellular.teachers import HashTeacher
@@ -60,6 +60,18 @@ def test_generate_answers_from_a_bank(
     row = json.loads(capsys.readouterr().out)
     assert row["source"] == "bank"
     assert any(phrase in row["text"] for phrase in phrases)
+
+
+def test_generate_goes_on_with_a_dialogue(
+    config: Path, dialogue_lattice: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("generate", "a dog", "rain falls", "--dialogue", "--config", config, "--json")
+    assert run(monkeypatch, *words, "--lattice", dialogue_lattice) == 0
+    row = json.loads(capsys.readouterr().out)
+    pipeline = FlexibleCellularPipeline(load_config(config, {"lattice": {"checkpoint": dialogue_lattice}}))
+    assert row == {"input": "rain falls", "text": pipeline.reply(["a dog", "rain falls"])}
+    assert run(monkeypatch, *words) == 2
+    assert "knows no earlier turns" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

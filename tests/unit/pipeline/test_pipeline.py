@@ -13,6 +13,7 @@ from cellular import FlexibleCellularPipeline, load_config
 from cellular.adapter import UniversalAdapter
 from cellular.cct import TextToText
 from cellular.decoders.ret import RETDecoder
+from cellular.errors import CellularError
 from cellular.lattice import count_parameters, load_lattice
 from cellular.lattice.inference import process
 from cellular.teachers import HashTeacher
@@ -68,6 +69,24 @@ def test_a_bank_answers_where_one_is_given(direct: Settings, phrases_bank: Path,
 def test_hybrid_decoding_asks_the_teacher_that_is_there(direct: Settings, phrases_bank: Path) -> None:
     changes = {"decoder": {"name": "hybrid", "bank": phrases_bank, "effort": "none"}}
     assert len(FlexibleCellularPipeline(load_config(direct, changes)).generate(TEXTS)) == 2
+
+
+def test_a_reply_depends_on_the_turns_before(
+    direct: Settings, dialogue_lattice: Path, ret_checkpoint: Path
+) -> None:
+    rows, lattice = HashTeacher(384).encode(TEXTS), load_lattice(dialogue_lattice).lattice
+    pipeline = FlexibleCellularPipeline({**direct, "lattice": {"checkpoint": dialogue_lattice}})
+    (expected,) = RETDecoder.load(ret_checkpoint).decode_batch(process(lattice, rows[1:], [rows[:1]]))
+    assert pipeline.reply(TEXTS) == expected
+    assert pipeline.reply(TEXTS[1:]) == pipeline.generate(TEXTS[1])
+    with pytest.raises(ValueError, match="at least one turn"):
+        pipeline.reply([])
+
+
+@pytest.mark.parametrize("mode", ["direct", "text_to_text"])
+def test_a_lattice_without_history_gives_no_replies(mode: str, request: pytest.FixtureRequest) -> None:
+    with pytest.raises(CellularError, match="knows no earlier turns"):
+        FlexibleCellularPipeline(request.getfixturevalue(mode)).reply(TEXTS)
 
 
 def test_without_a_lattice_embeddings_are_decoded_as_they_are(direct: Settings, ret_checkpoint: Path) -> None:
