@@ -32,9 +32,9 @@ def quantile(share: float, histogram: str, by: str, labels: str = "") -> str:
     return f"histogram_quantile({share}, {rate(f'{histogram}_bucket', f'le, {by}', labels)})"
 
 
-def mean(histogram: str, by: str) -> str:
-    """The mean of a histogram's values."""
-    return f"{rate(f'{histogram}_sum', by)} / {rate(f'{histogram}_count', by)}"
+def mean(total: str, histogram: str) -> str:
+    """What a batch adds to a counter: Ray's sums of histograms are estimates."""
+    return f"{rate(total, 'stage')} / {rate(f'{histogram}_count', 'stage')}"
 
 
 def share(metric: str, by: str, labels: str) -> str:
@@ -95,15 +95,19 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Rows a second",
             "rowsps",
-            (("{{stage}}", rate("ray_cellular_batch_rows_sum", "stage")),),
+            (("{{stage}}", rate("ray_cellular_rows_total", "stage")),),
             "texts or embeddings; of the Embedder: what the teacher embeds",
         ),
-        Panel("Rows in a batch", "short", (("{{stage}}", mean("ray_cellular_batch_rows", "stage")),)),
+        Panel(
+            "Rows in a batch",
+            "short",
+            (("{{stage}}", mean("ray_cellular_rows_total", "ray_cellular_batch_rows")),),
+        ),
         Panel(
             "Time of a batch",
             "s",
             (
-                ("{{stage}} mean", mean("ray_cellular_batch_seconds", "stage")),
+                ("{{stage}} mean", mean("ray_cellular_busy_seconds_total", "ray_cellular_batch_seconds")),
                 ("{{stage}} p99", quantile(0.99, "ray_cellular_batch_seconds", "stage")),
             ),
         ),
@@ -124,7 +128,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Workers at work",
             "short",
-            (("{{stage}}", rate("ray_cellular_batch_seconds_sum", "stage")),),
+            (("{{stage}}", rate("ray_cellular_busy_seconds_total", "stage")),),
             "how many are computing at a time, on average",
         ),
         Panel(

@@ -33,11 +33,14 @@ def recorded(monkeypatch):
 class Stage:
     """Answers with its rows, or fails with a row that is an error."""
 
-    async def call(self, method, *arguments):
-        return [await self._answer(row) for row in (arguments or [[]])[0]]
+    async def call(self, method, rows):
+        return [await self._answer(row) for row in rows]
 
-    async def stream(self, method, *arguments):
-        for row in arguments[0]:
+    async def ask(self, method):
+        return method
+
+    async def stream(self, method, rows):
+        for row in rows:
             yield await self._answer(row)
 
     async def _answer(self, row):
@@ -52,8 +55,11 @@ def test_a_batch_is_counted_with_its_rows_and_where_its_texts_are_from(recorded)
     ]
     worker = metrics.WorkerMetrics("HybridDecoder")
     assert worker.measured(lambda rows, seed: results, ["a", "b"], 7) is results
-    assert recorded["cellular_batch_rows", "HybridDecoder"] == [2]
-    assert len(recorded["cellular_batch_seconds", "HybridDecoder"]) == 1
+    assert (
+        recorded["cellular_rows", "HybridDecoder"] == recorded["cellular_batch_rows", "HybridDecoder"] == [2]
+    )
+    (seconds,) = recorded["cellular_batch_seconds", "HybridDecoder"]
+    assert recorded["cellular_busy_seconds", "HybridDecoder"] == [seconds]
     assert recorded["cellular_answers", "HybridDecoder", "ret"] == [1]
     assert recorded["cellular_answers", "HybridDecoder", "bank"] == [1]
     assert recorded["cellular_teacher_calls", "HybridDecoder"] == [14]
@@ -62,7 +68,8 @@ def test_a_batch_is_counted_with_its_rows_and_where_its_texts_are_from(recorded)
 def test_embeddings_have_no_sources(recorded):
     vectors = np.zeros((3, 4), np.float32)
     assert metrics.WorkerMetrics("Embedder").measured(lambda rows: vectors, ["a"] * 3) is vectors
-    assert {name for name, *_ in recorded} == {"cellular_batch_rows", "cellular_batch_seconds"}
+    measures = {"rows", "busy_seconds", "batch_rows", "batch_seconds"}
+    assert {name.removeprefix("cellular_") for name, _ in recorded} == measures
 
 
 @pytest.mark.parametrize("error", [OverloadedError, asyncio.CancelledError])
@@ -79,6 +86,6 @@ async def test_a_request_counts_by_its_outcome_whether_it_is_a_stream_or_not(rec
     assert len(recorded["cellular_request_seconds", "RETDecoder"]) == 4
 
 
-async def test_a_call_for_a_description_is_no_request(recorded):
-    assert await metrics.MeasuredStage(Stage(), "Embedder").call("describe") == []
+async def test_a_question_without_rows_is_no_request(recorded):
+    assert await metrics.MeasuredStage(Stage(), "Embedder").ask("describe") == "describe"
     assert not recorded
