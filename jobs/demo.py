@@ -1,8 +1,9 @@
-"""`cellular demo`: from this machine's documentation to a bank, to text, over HTTP; then everything stops."""
+"""`cellular demo`: from this machine's documentation to a bank, to text, over HTTP."""
 
 import json
 import os
 import signal
+import sys
 import time
 from http.client import HTTPConnection
 from statistics import fmean
@@ -19,6 +20,9 @@ def main(
     phrases: Annotated[int, typer.Option(min=300, help="Sentences to gather for the bank.")] = 13_000,
     teacher: Annotated[str, typer.Option(help="A name, a folder or a hub name.")] = "all-MiniLM-L6-v2",
     rows: Annotated[int, typer.Option(min=1, max=200, help="Sentences to decode and show.")] = 10,
+    serve: Annotated[
+        bool | None, typer.Option(help="Go on serving until Ctrl-C; by default if this is a terminal.")
+    ] = None,
 ) -> None:
     """Build a phrase bank, decode sentences that it does not hold, in process and over HTTP."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -33,15 +37,21 @@ def main(
     log(f"bank: {report.phrases:,} phrases in {report.path}, {report.embedded:,} embedded in this run")
     answers = demo.decode(report.path, held_out, TeacherConfig(name=teacher))
     log("starting the HTTP application")
-    with running(ServeConfig(banks={report.path.name: report.path}), port=0) as url:
+    with running(ServeConfig(banks={"demo": {"folder": report.path}}, fused=True), port=0) as url:
         connection = HTTPConnection(url.removeprefix("http://"), timeout=60)
         ask(connection, -answers[0].embedding)  # warms up
         replies = [ask(connection, answer.embedding) for answer in answers[:rows]]
-    pairs = list(zip(answers, replies, strict=False))
-    names = ("input", "decoded", "cosine", "ms", "ms by HTTP")
-    show([dict(zip(names, (a.sentence, a.decoded, a.cosine, a.ms, ms), strict=True)) for a, (_, ms) in pairs])
-    log(f"{sum(a.decoded == text for a, (text, _) in pairs)} of {len(pairs)} answers are the same over HTTP")
-    log(f"mean cosine of {len(answers)} sentences not in the bank: {fmean(a.cosine for a in answers):.3f}")
+        pairs = list(zip(answers, replies, strict=False))
+        names = ("input", "decoded", "cosine", "ms", "ms by HTTP")
+        lines = [(a.sentence, a.decoded, a.cosine, a.ms, ms) for a, (_, ms) in pairs]
+        show([dict(zip(names, line, strict=True)) for line in lines])
+        same = sum(a.decoded == text for a, (text, _) in pairs)
+        log(f"{same} of {len(pairs)} answers are the same over HTTP")
+        cosine = fmean(answer.cosine for answer in answers)
+        log(f"mean cosine of {len(answers)} sentences not in the bank: {cosine:.3f}")
+        if sys.stdout.isatty() if serve is None else serve:
+            log(f"the application stays up: {url} and {url}/docs  (Ctrl-C stops)")
+            signal.pause()
     log("everything that was started has stopped")
 
 
