@@ -89,16 +89,17 @@ def is_failure(response: httpx.Response) -> bool:
     return response.status_code >= 500 or (response.is_error and form != "application/problem+json")
 
 
-async def send_all(url: str, count: int, seed: int, at_once: int) -> tuple[Counter[int], int]:
+async def send_all(url: str, count: int, seed: int, at_once: int, key: str = "") -> tuple[Counter[int], int]:
     """Counts of the statuses, and how many answers were failures, which are printed."""
     statuses: Counter[int] = Counter()
     failures = 0
     bodies = requests(count, seed)
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
 
     async def work(client: httpx.AsyncClient) -> None:
         nonlocal failures
         for path, body in bodies:
-            response = await client.post(path, content=body, headers={"Content-Type": "application/json"})
+            response = await client.post(path, content=body, headers=headers)
             statuses[response.status_code] += 1
             if is_failure(response):
                 failures += 1
@@ -114,10 +115,11 @@ def main(
     count: Annotated[int, typer.Option(min=1, help="bodies")] = 10_000,
     seed: Annotated[int, typer.Option(help="of the damage")] = 0,
     at_once: Annotated[int, typer.Option(min=1, help="requests on their way at the same time")] = 4,
+    key: Annotated[str, typer.Option(help="an API key, if the application asks for one")] = "",
 ) -> None:
     """Exit with 1 if an answer was a failure of the server."""
     start = time.perf_counter()
-    statuses, failures = asyncio.run(send_all(url, count, seed, at_once))
+    statuses, failures = asyncio.run(send_all(url, count, seed, at_once, key))
     print(f"{count} bodies in {time.perf_counter() - start:.0f} s: {dict(sorted(statuses.items()))}")
     print(f"failures of the server: {failures}")
     raise typer.Exit(int(failures > 0))

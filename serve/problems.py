@@ -48,6 +48,7 @@ class ProblemError(HTTPException):
         retry_after_s: int | None = None,
     ) -> None:
         waiting = {"Retry-After": str(retry_after_s)} if retry_after_s is not None else {}
+        detail = detail.encode(errors="replace").decode()  # JSON can say half a character, UTF-8 cannot
         super().__init__(status, detail, {**(headers or {}), **waiting})
         self.code = code
         self.errors = list(errors)

@@ -22,6 +22,7 @@ from cellular.types import FloatArray
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Text = Annotated[str, StringConstraints(strict=True, min_length=1)]
+Name = Annotated[str, StringConstraints(strict=True, max_length=256)]
 ONE_OR_MORE_TEXTS = {
     "anyOf": [
         {"type": "string", "minLength": 1},
@@ -45,12 +46,12 @@ class EmbeddingsRequest(Body):
     input: Annotated[list[Text], WithJsonSchema(ONE_OR_MORE_TEXTS)] = Field(
         min_length=1, description="one text or a list of texts; token arrays are not accepted"
     )
-    model: str | None = Field(
+    model: Name | None = Field(
         None, description="name of the teacher, its id in /v1/models; null: the teacher"
     )
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: PositiveInt | None = Field(None, description="accepted only if it is the teacher's own")
-    user: str | None = Field(None, description="accepted and not used")
+    user: Name | None = Field(None, description="accepted and not used")
 
     @field_validator("input", mode="before")
     @classmethod
@@ -78,7 +79,7 @@ class RowsRequest(Body):
 class ProcessRequest(RowsRequest):
     """`POST /v1/process`: embeddings through a lattice."""
 
-    lattice: str | None = Field(None, description="its id in /v1/models; null: the first that is served")
+    lattice: Name | None = Field(None, description="its id in /v1/models; null: the first that is served")
     earlier: list[list[list[Number]]] | None = Field(
         None,
         description="for each row the embeddings of the turns before it, oldest first; a lattice of "
@@ -90,7 +91,7 @@ class ProcessRequest(RowsRequest):
 class LatticeStatesRequest(RowsRequest):
     """`POST /v1/lattice/states`: what the cells do on the way."""
 
-    lattice: str | None = Field(None, description="its id in /v1/models; null: the first that is served")
+    lattice: Name | None = Field(None, description="its id in /v1/models; null: the first that is served")
 
 
 class DecoderOptions(Body):
@@ -99,7 +100,7 @@ class DecoderOptions(Body):
     decoder: DecoderName | None = Field(
         None, description="null: phrase_bank where a bank is served, else ret"
     )
-    bank: str | None = Field(
+    bank: Name | None = Field(
         None, description="phrase_bank, hybrid: its id in /v1/models; null: the first that is served"
     )
     session_id: SessionId | None = Field(
@@ -149,10 +150,10 @@ class GenerateRequest(DecoderOptions):
         description="direct: embedding, lattice, decoder. hybrid: the same from another teacher's embedding, "
         "through an adapter. text_to_text: no embedding; takes stream, max_length and task",
     )
-    lattice: str | None = Field(
+    lattice: Name | None = Field(
         None, description="direct, hybrid: its id in /v1/models; null: the first, if any is served"
     )
-    task: str | None = Field(None, description="text_to_text: what it was trained for; null: its first")
+    task: Name | None = Field(None, description="text_to_text: what it was trained for; null: its first")
 
     @field_validator("texts", mode="before")
     @classmethod

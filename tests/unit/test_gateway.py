@@ -113,6 +113,8 @@ REFUSED = [
     ("/v1/decode", {"embeddings": [good_row()] * 9}, 413, "#/embeddings"),
     ("/v1/decode", {"texts": ["a", "b" * 101]}, 413, "#/texts/1"),
     ("/v1/decode", b" " * 70_000, 413, ""),
+    ("/v1/decode", b'{"texts": ["a"], "bank": "\\ud800"}', 422, "#/bank"),
+    ("/v1/process", b'{"texts": ["a"], "lattice": "\\ud800"}', 422, "#/lattice"),
     ("/v1/embeddings", b"", 400, "#"),
     ("/v1/embeddings", b"[]", 400, "#"),
     ("/v1/embeddings", {"model": TEACHER}, 400, "#/input"),
