@@ -36,6 +36,12 @@ class Piece(NamedTuple):
     writes: Space | None
 
 
+UNKNOWN = Space("")  # of a piece that cannot be opened: nothing can be said of what follows it
+_WRITERS: frozenset[Place] = frozenset(
+    {("teacher", "name"), ("adapter", "checkpoint"), ("lattice", "checkpoint")}
+)
+
+
 def misfits(config: PipelineConfig, wrong: Mapping[Place, str]) -> dict[Place, str]:
     """What is missing, or does not fit the piece before it.
 
@@ -46,25 +52,26 @@ def misfits(config: PipelineConfig, wrong: Mapping[Place, str]) -> dict[Place, s
     problems: dict[Place, str] = {}
     pieces = []
     for place, describe in _pieces(config).items():
-        if any(place[: len(bad)] == bad for bad in wrong):
-            continue
-        try:
-            pieces.append(Piece(place, *describe()))
-        except CellularError as error:
-            if str(error) not in problems.values():
-                problems[place] = str(error)
+        spaces: _Spaces = (None, UNKNOWN if place in _WRITERS else None)
+        if not any(place[: len(bad)] == bad for bad in wrong):
+            try:
+                spaces = describe()
+            except CellularError as error:
+                if str(error) not in problems.values():
+                    problems[place] = str(error)
+        pieces.append(Piece(place, *spaces))
     return problems | _breaks(pieces)
 
 
 def _breaks(pieces: Sequence[Piece]) -> dict[Place, str]:
     """Where a piece reads another space than the one before it writes; decoders all read the last."""
-    problems, before = {}, None
-    for piece in pieces:
-        if before is not None and before.writes and piece.reads and piece.reads[0] != before.writes[0]:
-            source = ".".join(map(str, before.place))
-            problems[piece.place] = f"it reads {piece.reads}, but {source} writes {before.writes}"
-        if before is None or piece.writes:
-            before = piece
+    problems, source = {}, ("", UNKNOWN)
+    for place, reads, writes in pieces:
+        name, written = source
+        if reads and written is not UNKNOWN and reads.fingerprint != written.fingerprint:
+            problems[place] = f"it reads {reads}, but {name} writes {written}"
+        if writes:
+            source = (".".join(map(str, place)), writes)
     return problems
 
 

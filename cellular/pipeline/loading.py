@@ -111,7 +111,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _base(name: str, own: Mapping[str, Any]) -> dict[str, Any]:
     """The named settings that a person's own are merged over."""
     base = own["base"] if "base" in own else named_pipeline(own.get("mode", "direct"))
-    if base not in NAMED:
+    if not isinstance(base, str) or base not in NAMED:
         raise PipelineConfigError(name, {("base",): f"choose {', '.join(NAMED)}, not {base!r}"})
     return _read_yaml(_FOLDER / f"{base}.yaml")
 
@@ -147,7 +147,7 @@ def _without(settings: Mapping[str, Any], place: Place) -> dict[str, Any]:
     """The settings but for what is at a place."""
     key, *rest = place
     if not rest or not isinstance(settings.get(str(key)), Mapping):
-        return {name: value for name, value in settings.items() if name != key}
+        return {name: value for name, value in settings.items() if str(name) != str(key)}
     return {**settings, str(key): _without(settings[str(key)], tuple(rest))}
 
 

@@ -120,6 +120,17 @@ def test_a_task_that_was_not_learned_is_refused(text_to_text: Settings) -> None:
     ].startswith("teacher: there is no such setting")
 
 
+def test_nothing_is_said_of_what_follows_a_piece_that_is_missing(hybrid: Settings) -> None:
+    assert len(problems(hybrid, {"adapter": 3})) == 1
+    assert len(problems(hybrid, {"adapter": {"checkpoint": "missing"}})) == 1
+    assert len(problems(hybrid, {"lattice": {"checkpoint": "missing", "steps": 3}})) == 1
+
+
+@pytest.mark.parametrize("key", [1, None, ("a",)])
+def test_keys_that_are_no_strings_are_refused(direct: Settings, key: object) -> None:
+    assert len(problems({**direct, key: 1})) == 1  # type: ignore[dict-item]
+
+
 def test_steps_that_cross_nothing_are_refused(direct: Settings, tmp_path: Path) -> None:
     from cellular.lattice import Lattice3D, LatticeCheckpoint, LatticeConfig, save_lattice
 
