@@ -19,8 +19,18 @@ from serve.settings import ServeConfig
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BUILD, DECODE, CURL, TRAIN = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-(PROGRAM,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ADDRESS = "http://127.0.0.1:8000"
+
+
+def blocks(section: int, language: str) -> list[str]:
+    """The code in one language of a numbered section."""
+    (text,) = re.findall(rf"^## {section}\. .*?(?=^## )", README, re.DOTALL | re.MULTILINE)
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+(BUILD,), (DECODE,), (CURL,), (TRAIN,) = (blocks(section, "sh") for section in (1, 2, 3, 5))
+(PROGRAM,) = blocks(4, "python")
+CLIENTS = blocks(3, "python")
 
 pytestmark = [
     pytest.mark.teacher,
@@ -83,11 +93,18 @@ def test_a_trained_decoder_is_used_and_judged(folder: Path) -> None:
 
 
 def test_the_requests_are_answered_by_the_application(folder: Path, cluster: str) -> None:
-    with running(ServeConfig(banks={"mine": folder / "banks" / "mine"}), port=0) as url:
-        commands = CURL.replace("http://127.0.0.1:8000", url).replace("curl -s", "curl -sf -w '\\n'")
+    """The clients' programs too: each prints what it was answered."""
+    config = ServeConfig.model_validate({"banks": [str(folder / "banks" / "mine")]})
+    with running(config, port=0) as url:
+        commands = CURL.replace(ADDRESS, url).replace("curl -s", "curl -sf -w '\\n'")
         output = run(["bash", "-euo", "pipefail", "-c", commands], folder)
-    decoded, written, embedded, health = map(json.loads, output.splitlines())
+        ours, openais = (run([sys.executable, "-c", one.replace(ADDRESS, url)], folder) for one in CLIENTS)
+    decoded, written, embedded, ready = map(json.loads, output.splitlines())
     assert decoded["results"][0]["source"] == "bank"
     assert written["results"][0]["source"] == "ret"
     assert len(embedded["data"][0]["embedding"]) == 384
-    assert health["status"] == "ready"
+    assert ready["status"] == "ready"
+    nearest, stream = ours.split("\n", 1)
+    assert len(ast.literal_eval(nearest)) == 2
+    assert stream.strip()
+    assert openais == "384\n"
