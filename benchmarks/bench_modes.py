@@ -1,6 +1,6 @@
 """Is tokenization needed? The direct mode, which reads an embedding, beside text to text, which reads pieces.
 
-    python benchmarks/bench_modes.py [--data FOLDER] [--bank BANK] [--limit N] [--report FILE.md] [PIPELINE ...]
+    python benchmarks/bench_modes.py [--data FOLDER] [--bank BANK] [--limit N] [--report FILE] [PIPELINE ...]
 
 PIPELINE is a name that `load_config` knows, or a YAML file. Every pipeline answers the same held-out texts
 with the same text again, on the protocol of `jobs.evaluate`: quality, and milliseconds from a text to its

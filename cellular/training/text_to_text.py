@@ -54,11 +54,12 @@ def matrices(model: CCT) -> dict[str, int]:
 
 
 def accelerate(model: CCT) -> None:
-    """Compile the layers and the cells' rule; each shape by itself: with symbolic ones torch 2.11 fails."""
+    """Compile the layers and the cells' step; each shape by itself: with symbolic ones torch 2.11 fails."""
     torch._dynamo.config.recompile_limit = 64
-    parts: list[nn.Module] = [*model.encoder.layers, *model.decoder.layers]
-    for part in parts:
-        part.compile(dynamic=False)
+    for layer in (*model.encoder.layers, *model.decoder.layers):
+        layer.compile(dynamic=False)
+    step = torch.compile(model.lattice.step, dynamic=False)
+    setattr(model.lattice, "step", step)  # noqa: B010  (mypy: a method)
 
 
 def flops_per_position(model: nn.Module) -> float:
