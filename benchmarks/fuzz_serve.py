@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import httpx
 import typer
+from httpx_retries import Retry, RetryTransport
 
 ROW = [1.0] + [0.0] * 383
 VALID: dict[str, list[dict[str, Any]]] = {
@@ -105,7 +106,9 @@ async def send_all(url: str, count: int, seed: int, at_once: int, key: str = "")
                 failures += 1
                 print(f"{response.status_code} {path} {body[:300]!r}: {response.text[:300]}")
 
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+    # A server that is only busy is asked again; 500 is what a fault looks like.
+    patient = RetryTransport(retry=Retry(total=4, allowed_methods=("POST",), backoff_factor=0.5))
+    async with httpx.AsyncClient(base_url=url, timeout=60, transport=patient) as client:
         await asyncio.gather(*(work(client) for _ in range(at_once)))
     return statuses, failures
 
