@@ -65,7 +65,7 @@ class Lattice:
                 "fingerprint": sha256_file(self.folder / WEIGHTS)[:16],
                 "dimension": self.dimension,
                 "steps": self.checkpoint.lattice.config.steps,
-                "history": self.checkpoint.lattice.config.history,
+                "history": self.checkpoint.lattice.config.history is not None,
                 "teacher": self.checkpoint.teacher,
             },
         }

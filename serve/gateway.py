@@ -78,7 +78,7 @@ class Gateway:
         """Send embeddings, or those of texts, through a lattice: `POST /v1/process`."""
         lattice, timings = self.flow.lattice(request.lattice), Timings()
         given = checked_embeddings(request, self.flow.dimension, self.limits)
-        turns = checked_turns(request, self.flow.dimension, self.limits)
+        turns = checked_turns(request, self.flow.lattices[lattice]["lattice"], self.limits)
         async with Deadline(self.limits).kept():
             rows = given if given is not None else await self.flow.embed(request.texts or [], timings)
             vectors = await self.flow.process(rows, lattice, turns, timings)

@@ -89,8 +89,10 @@ class ProcessRequest(RowsRequest):
 
 
 class LatticeStatesRequest(RowsRequest):
-    """`POST /v1/lattice/states`: what the cells do on the way."""
+    """`POST /v1/lattice/states`: what the cells do on the way, which is much to tell of a row."""
 
+    embeddings: list[list[Number]] | None = Field(None, min_length=1, max_length=8)
+    texts: list[Text] | None = Field(None, min_length=1, max_length=8)
     lattice: Name | None = Field(None, description="its id in /v1/models; null: the first that is served")
 
 

@@ -59,10 +59,21 @@ def _unit_rows(rows: Sequence[Sequence[float]], dimension: int, field: str) -> F
         raise ProblemError(422, "invalid_embedding", str(error), pointer=f"/{field}") from None
 
 
-def checked_turns(request: ProcessRequest, dimension: int, limits: Limits) -> list[FloatArray] | None:
-    """For each row the (T, D) float32 embeddings before it, of unit length; None: none were sent."""
+def checked_turns(
+    request: ProcessRequest, lattice: Mapping[str, Any], limits: Limits
+) -> list[FloatArray] | None:
+    """For each row the (T, D) float32 embeddings before it, of unit length; None: none were sent.
+
+    Args:
+        request: of which a lattice may be told earlier turns.
+        lattice: what that says of itself.
+        limits: of the application.
+    """
     if request.earlier is None:
         return None
+    if not lattice["history"]:
+        _refuse("earlier", f"{lattice['name']} takes single embeddings: send no earlier turns")
+    dimension = lattice["dimension"]
     rows = len(request.embeddings or request.texts or ())
     if len(request.earlier) != rows:
         detail = f"{len(request.earlier)} lists of earlier turns for {rows} rows"

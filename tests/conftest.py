@@ -53,15 +53,25 @@ def prometheus() -> Path:
     pytest.skip("no Prometheus here: `make .venv/prometheus` unpacks Debian's, where there is apt")
 
 
-@pytest.fixture(scope="session")
-def lattice_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained lattice for the teacher hash:384."""
+def save_untrained_lattice(folder: Path, **settings: int) -> Path:
+    """A small lattice for the teacher hash:384."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        lattice = Lattice3D(LatticeConfig(size=(3, 2, 2), channels=16, face_channels=4, steps=3))
-    folder = tmp_path_factory.mktemp("checkpoints") / "lattice"
+        lattice = Lattice3D(LatticeConfig(size=(3, 2, 2), channels=16, face_channels=4, steps=3, **settings))
     save_lattice(folder, LatticeCheckpoint(lattice, HashTeacher(384).fingerprint))
     return folder
+
+
+@pytest.fixture(scope="session")
+def lattice_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lattice of single embeddings."""
+    return save_untrained_lattice(tmp_path_factory.mktemp("checkpoints") / "lattice")
+
+
+@pytest.fixture(scope="session")
+def reply_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lattice that reads a dialogue's earlier turns."""
+    return save_untrained_lattice(tmp_path_factory.mktemp("checkpoints") / "reply", history=16)
 
 
 @pytest.fixture(scope="session")

@@ -111,8 +111,8 @@ class ByBank:
 class ByName:
     """Lattices by name, as their deployment has them."""
 
-    def __init__(self, folder):
-        self.lattices = {folder.name: Lattice(folder)}
+    def __init__(self, *folders):
+        self.lattices = {folder.name: Lattice(folder) for folder in folders}
 
     def process(self, rows, name):
         return self.lattices[name].process(rows)
@@ -142,12 +142,14 @@ def phrases_bank(tmp_path_factory, phrases):
 
 
 @pytest.fixture(scope="session")
-def workers(ret_checkpoint, lattice_checkpoint, text_to_text_checkpoint, adapter_checkpoint):
+def workers(
+    ret_checkpoint, lattice_checkpoint, reply_checkpoint, text_to_text_checkpoint, adapter_checkpoint
+):
     """What the stages but the SessionStore run."""
     ret, teacher = RETDecoder(str(ret_checkpoint), "torch"), HashTeacher(384)
     return {
         "Embedder": TwoTeachers(TeacherConfig(name="hash:384"), str(adapter_checkpoint)),
-        "Lattice": ByName(lattice_checkpoint),
+        "Lattice": ByName(lattice_checkpoint, reply_checkpoint),
         "PhraseBankDecoder": ByBank(partial(PhraseBankDecoder, DecodingConfig(enable_caching=False))),
         "RETDecoder": ret,
         "HybridDecoder": ByBank(partial(HybridDecoder, ret, "low", teacher)),

@@ -17,6 +17,9 @@ UNUSUAL = "\U0001f989" * 100  # 12 pieces each, more than text to text reads
 TEXTS = ["two dogs", "the owl sleeps"]
 
 
+REPLY = {"texts": ["a"], "lattice": "reply"}
+
+
 def vectors(response):
     return np.array([row["embedding"] for row in response.json()["data"]], np.float32)
 
@@ -41,6 +44,22 @@ def test_processed_embeddings_are_those_of_the_lattice(gateway, send, lattice):
     decoded = [np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in again.json()["data"]]
     assert np.array_equal(np.stack(decoded), process(lattice, rows))
     assert gateway.stages["Embedder"].calls == []
+
+
+def test_earlier_turns_reach_a_lattice_that_reads_them(gateway, send):
+    rows = HashTeacher(384).encode(["hello", *TEXTS])
+    reply = gateway.stages["Lattice"].replica.lattices["reply"].checkpoint.lattice
+    body = {"texts": TEXTS, "lattice": "reply", "earlier": [rows[:1].tolist(), []]}
+    answer = vectors(send("POST", "/v1/process", json=body))
+    assert np.allclose(answer, process(reply, rows[1:], [rows[:1], rows[:0]]), atol=1e-6)
+    assert not np.allclose(answer[0], process(reply, rows[1:])[0], atol=1e-3)
+
+
+def test_a_session_tells_a_lattice_its_turns(gateway, send, phrases):
+    for text, method in (("hello", "process"), ("and you", "process_turns")):
+        gateway.stages["Lattice"].calls.clear()
+        send("POST", "/v1/generate", json={"texts": text, "lattice": "reply", "session_id": "talk"})
+        assert gateway.stages["Lattice"].calls == [method]
 
 
 def test_states_begin_at_the_input_face_and_end_where_the_lattice_does(send, lattice):
@@ -98,10 +117,12 @@ def test_one_text_needs_no_list_and_streams_as_it_is_written(send):
     ("path", "body", "status", "pointer"),
     [
         ("process", {"texts": ["a"], "lattice": "none"}, 404, "#/lattice"),
-        ("process", {"texts": ["a"], "earlier": []}, 422, "#/earlier"),
-        ("process", {"texts": ["a"], "earlier": [[[1.0]]]}, 422, "#/earlier/0/0"),
-        ("process", {"texts": ["a"], "earlier": [[[0.0] * 384] * 9]}, 413, "#/earlier"),
-        ("lattice/states", {"texts": ["a"] * 9}, 413, "#/texts"),
+        ("process", {"texts": ["a"], "earlier": [[]]}, 422, "#/earlier"),
+        ("process", REPLY | {"earlier": []}, 422, "#/earlier"),
+        ("process", REPLY | {"earlier": [[[1.0]]]}, 422, "#/earlier/0/0"),
+        ("process", REPLY | {"earlier": [[[0.0] * 384]]}, 422, "#/earlier/0"),
+        ("process", REPLY | {"earlier": [[[0.0] * 384] * 9]}, 413, "#/earlier"),
+        ("lattice/states", {"texts": ["a"] * 9}, 422, "#/texts"),
         ("generate", {"texts": []}, 422, "#/texts"),
         ("generate", {"texts": "a", "mode": "best"}, 422, "#/mode"),
         ("generate", {"texts": "a", "mode": "text_to_text", "task": "translate"}, 422, "#/task"),
