@@ -72,7 +72,13 @@ def _is_matrix(weight: Tensor) -> bool:
 
 
 def _compile(model: nn.Module) -> None:
-    model.forward = torch.compile(model.forward, dynamic=False)
+    """Part by part: compiled as a whole, a lattice's steps would be compiled one by one."""
+    if not isinstance(model, Lattice3D):
+        model.compile(dynamic=False)
+        return
+    setattr(model, "step", torch.compile(model.step, dynamic=False))  # noqa: B010  (mypy: a method)
+    for sweep in model.sweeps:
+        sweep.compile(dynamic=False)
 
 
 def flops_per_embedding(model: nn.Module) -> float:

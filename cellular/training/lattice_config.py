@@ -74,7 +74,7 @@ class EmbeddingLoopConfig(LoopConfig):
 
     batch: PositiveInt = Field(2_048, ge=2, description="embeddings in one optimiser step, all workers")
     pass_rows: PositiveInt = Field(512, ge=2, description="embeddings in one pass of a worker")
-    compile: bool | None = Field(False, description="torch.compile; it cannot compile Mamba's backward pass")
+    compile: bool | None = Field(False, description="torch.compile, which takes a minute to begin")
 
 
 class TrainLatticeConfig(TrainingConfig):
