@@ -1,6 +1,6 @@
 """Settings of a training from embeddings to embeddings: which belong together, and what is asked of them."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -52,7 +52,7 @@ class DamageConfig(Settings):
     bits: tuple[PositiveInt, ...] = Field((4, 8), description="bits that each number is rounded to")
 
 
-DAMAGE = {"reconstruct": DamageConfig(), "map": DamageConfig(clean=0.0, noise=0.5, drop=0.0, bits=())}
+MAP_DAMAGE = DamageConfig(clean=0.0, noise=1.0, drop=0.0, bits=())
 
 
 class LossConfig(Settings):
@@ -67,6 +67,13 @@ class LossConfig(Settings):
     likelihood: float = Field(0.0, ge=0, description="weight of the target's text by a frozen RET decoder")
     decoder: str = Field("ret-all-MiniLM-L6-v2", description="that decoder: a name or a folder")
     decoded: PositiveInt = Field(256, description="texts of a pass that it is asked for")
+
+
+class LatticeOptimizerConfig(OptimizerConfig):
+    """The same with what suits a lattice."""
+
+    rate: PositiveFloat = Field(1e-3, description="learning rate of AdamW")
+    average_steps: NonNegativeInt = Field(300, description="steps that the weights' average spans; 0: none")
 
 
 class EmbeddingLoopConfig(LoopConfig):
@@ -91,12 +98,20 @@ class TrainLatticeConfig(TrainingConfig):
     history: NonNegativeInt = Field(0, description="earlier texts of the group that are read too, for map")
     forget: Share = Field(0.5, description="share of the sources whose history is cut at a random place")
     damage: DamageConfig = Field(
-        default_factory=lambda values: DAMAGE[values["objective"]],
-        description="to what is read; by default noise for map, all ways for reconstruct",
+        DamageConfig(), description="to what is read; unless they are set, noise is all there is for map"
     )
     loss: LossConfig = LossConfig()
-    optimizer: OptimizerConfig = OptimizerConfig(rate=1e-3, average_steps=300)
+    optimizer: LatticeOptimizerConfig = LatticeOptimizerConfig()
     loop: EmbeddingLoopConfig = EmbeddingLoopConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _damage_of_map(cls, values: Any) -> Any:
+        """What another text is found by need not come back whole."""
+        given = values.get("damage") or {} if isinstance(values, dict) else None
+        if not isinstance(given, dict) or values.get("objective") != "map":
+            return values
+        return {**values, "damage": MAP_DAMAGE.model_dump() | given}
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainLatticeConfig":

@@ -181,3 +181,5 @@ def test_by_default_what_is_damaged_depends_on_the_objective() -> None:
     assert configure().damage.bits == (4, 8)
     mapping = configure(objective="map", pairs=PairsConfig(group="image"))
     assert mapping.damage.bits == () and mapping.damage.noise > 0
+    set_apart = configure(objective="map", pairs=PairsConfig(group="image"), damage={"noise": 0.1})
+    assert set_apart.damage.bits == () and set_apart.damage.noise == 0.1
