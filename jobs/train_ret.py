@@ -1,6 +1,5 @@
 """`cellular ret train`: train or fine-tune the decoder of 722,944 parameters."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,21 +18,40 @@ from jobs.build_options import (
 from jobs.console import AsJson, run, show_fields
 from jobs.origin import command_line, commit
 from jobs.resumable import resumable
+from jobs.training_options import (
+    BatchTokens,
+    CommitName,
+    Compile,
+    Data,
+    Gpu,
+    Graphs,
+    HeldOut,
+    MatrixRate,
+    MinWorkers,
+    PassTokens,
+    Rate,
+    RestartTraining,
+    RunSeconds,
+    Seconds,
+    Seed,
+    SettingsFile,
+    Steps,
+    TrainingTarget,
+    Workers,
+)
 
 
 def main(
     inputs: Inputs = None,
-    target: Annotated[Path | None, typer.Option(help="Folder of the run; a second call goes on.")] = None,
+    target: TrainingTarget = None,
     text_column: TextColumn = None,
     format: Format = None,
     teacher: Teacher = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of prepared data. Default: TARGET/data.")] = None,
-    held_out: Annotated[
-        float | None, typer.Option(help="Share of texts not trained on. Default: .01.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Length of the training, in optimiser steps,")] = None,
-    seconds: Annotated[float | None, typer.Option(help="or in seconds.")] = None,
-    run_seconds: Annotated[float | None, typer.Option(help="End this run then, with a checkpoint.")] = None,
+    data: Data = None,
+    held_out: HeldOut = None,
+    steps: Steps = None,
+    seconds: Seconds = None,
+    run_seconds: RunSeconds = None,
     base: Annotated[str | None, typer.Option("--from", help="Checkpoint to fine-tune.")] = None,
     only: Annotated[str | None, typer.Option(help="projection: train it alone, for another teacher.")] = None,
     applications: Annotated[int | None, typer.Option(help="Of the layer. Default: 8.")] = None,
@@ -45,24 +63,22 @@ def main(
         int | None,
         typer.Option(help="Learn from so many own texts of each embedding, judged by the teacher."),
     ] = None,
-    batch_tokens: Annotated[int | None, typer.Option(help="Positions a step. Default: 131,072.")] = None,
-    pass_tokens: Annotated[int | None, typer.Option(help="Positions a worker's pass holds.")] = None,
-    matrix_rate: Annotated[float | None, typer.Option(help="Muon's learning rate. Default: .02.")] = None,
-    rate: Annotated[float | None, typer.Option(help="AdamW's learning rate. Default: .003.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Default: 0.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Workers, one a GPU. Default: 1.")] = None,
-    min_workers: Annotated[int | None, typer.Option(help="Go on with so few. Default: all of them.")] = None,
-    compile: Annotated[bool | None, typer.Option(help="torch.compile. Default: on a GPU.")] = None,
-    graphs: Annotated[bool | None, typer.Option(help="CUDA graphs. Default: on a GPU.")] = None,
+    batch_tokens: BatchTokens = None,
+    pass_tokens: PassTokens = None,
+    matrix_rate: MatrixRate = None,
+    rate: Rate = None,
+    seed: Seed = None,
+    workers: Workers = None,
+    min_workers: MinWorkers = None,
+    compile: Compile = None,
+    graphs: Graphs = None,
     fused: Annotated[bool | None, typer.Option(help="Our own kernels. Default: if they run.")] = None,
-    gpu: Annotated[bool | None, typer.Option(help="A GPU each. Default: if there are any.")] = None,
+    gpu: Gpu = None,
     embedders: Embedders = None,
     embedder_gpus: EmbedderGpus = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings (TrainRETConfig).")] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Discard a training in the target.")] = False,
-    commit_name: Annotated[
-        str | None, typer.Option("--commit", help="To record, where the code is no git checkout.")
-    ] = None,
+    config: SettingsFile = None,
+    restart: RestartTraining = False,
+    commit_name: CommitName = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a decoder on raw text; interrupted, it goes on when the same command is run again.

@@ -1,6 +1,5 @@
 """`cellular text-to-text train`: train the model that needs neither teacher nor bank."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +9,27 @@ from jobs.build_options import Format, Inputs, TextColumn, corpus_settings, merg
 from jobs.console import AsJson, run, show_fields
 from jobs.origin import command_line, commit
 from jobs.resumable import resumable
+from jobs.training_options import (
+    BatchTokens,
+    CommitName,
+    Compile,
+    Data,
+    Gpu,
+    Graphs,
+    HeldOut,
+    MatrixRate,
+    MinWorkers,
+    PassTokens,
+    Rate,
+    RestartTraining,
+    RunSeconds,
+    Seconds,
+    Seed,
+    SettingsFile,
+    Steps,
+    TrainingTarget,
+    Workers,
+)
 
 TASK = (
     "reconstruct, reply (next of dialogue_id by turn) or paraphrase (others of image_id), and how often each "
@@ -19,37 +39,31 @@ TASK = (
 
 def main(
     inputs: Inputs = None,
-    target: Annotated[Path | None, typer.Option(help="Folder of the run; a second call goes on.")] = None,
+    target: TrainingTarget = None,
     text_column: TextColumn = None,
     format: Format = None,
     task: Annotated[list[str] | None, typer.Option(help=TASK)] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of prepared pairs. Default: TARGET/data.")] = None,
-    held_out: Annotated[
-        float | None, typer.Option(help="Share of texts not trained on. Default: .01.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Length of the training, in optimiser steps,")] = None,
-    seconds: Annotated[float | None, typer.Option(help="or in seconds.")] = None,
-    run_seconds: Annotated[float | None, typer.Option(help="End this run then, with a checkpoint.")] = None,
+    data: Data = None,
+    held_out: HeldOut = None,
+    steps: Steps = None,
+    seconds: Seconds = None,
+    run_seconds: RunSeconds = None,
     piece_drop: Annotated[
         float | None, typer.Option(help="Share of read pieces hidden. Default: .1.")
     ] = None,
-    batch_tokens: Annotated[int | None, typer.Option(help="Positions a step. Default: 131,072.")] = None,
-    pass_tokens: Annotated[int | None, typer.Option(help="Positions a worker's pass holds.")] = None,
-    matrix_rate: Annotated[float | None, typer.Option(help="Muon's learning rate. Default: .02.")] = None,
-    rate: Annotated[float | None, typer.Option(help="AdamW's learning rate. Default: .003.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Default: 0.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Workers, one a GPU. Default: 1.")] = None,
-    min_workers: Annotated[int | None, typer.Option(help="Go on with so few. Default: all of them.")] = None,
-    compile: Annotated[bool | None, typer.Option(help="torch.compile. Default: on a GPU.")] = None,
-    graphs: Annotated[bool | None, typer.Option(help="CUDA graphs. Default: on a GPU.")] = None,
-    gpu: Annotated[bool | None, typer.Option(help="A GPU each. Default: if there are any.")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file of settings (TrainTextToTextConfig).")
-    ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Discard a training in the target.")] = False,
-    commit_name: Annotated[
-        str | None, typer.Option("--commit", help="To record, where the code is no git checkout.")
-    ] = None,
+    batch_tokens: BatchTokens = None,
+    pass_tokens: PassTokens = None,
+    matrix_rate: MatrixRate = None,
+    rate: Rate = None,
+    seed: Seed = None,
+    workers: Workers = None,
+    min_workers: MinWorkers = None,
+    compile: Compile = None,
+    graphs: Graphs = None,
+    gpu: Gpu = None,
+    config: SettingsFile = None,
+    restart: RestartTraining = False,
+    commit_name: CommitName = None,
     as_json: AsJson = False,
 ) -> None:
     """Train text to text on files of texts; interrupted, it goes on when the same command is run again.
