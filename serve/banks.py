@@ -25,18 +25,19 @@ class ServedBank(NamedTuple):
     """A version that answers.
 
     Attributes:
+        name: of the bank.
         version: which.
         described: what each decoder says of itself with it.
     """
 
+    name: str
     version: BankVersion
     described: Mapping[DecoderName, Described]
 
     @property
     def info(self) -> Described:
         """What the bank is."""
-        info: Described = next(iter(self.described.values()))["bank"]
-        return info
+        return {**next(iter(self.described.values()))["bank"], "name": self.name}
 
 
 class Banks:
@@ -56,7 +57,7 @@ class Banks:
     def __getitem__(self, name: str | None) -> ServedBank:
         """The version that answers now; 404 for an unknown name."""
         if name is not None and name not in self._served:
-            detail = f"no bank {name} is served here; {', '.join(self._served) or 'none'} is"
+            detail = f"no bank {name} is served here; there is {', '.join(self._served) or 'none'}"
             raise ProblemError(404, "bank_not_found", detail, pointer="/bank")
         return self._served[name or next(iter(self._served))]
 
@@ -97,7 +98,7 @@ class Banks:
             described = {decoder: await _opened(stage, bank) for decoder, stage in self._decoders.items()}
             for one in described.values():
                 check_space(f"bank {name}", one, self._fingerprint)
-            self._served[name] = ServedBank(bank, described)
+            self._served[name] = ServedBank(name, bank, described)
 
 
 async def _opened(stage: Stage, bank: BankVersion) -> Described:

@@ -17,14 +17,14 @@ from actors.decoding import TextOptions
 from cellular.client.results import DecoderName
 from cellular.decoders.context import Session
 from cellular.types import FloatArray
-from serve.banks import Banks, check_space
+from serve.banks import Banks, ServedBank, check_space
 from serve.decoders import DECODERS
 from serve.gathering import Rows
 from serve.problems import ProblemError
 from serve.schemas import DecodeRequest, GenerateRequest
 from serve.sessions import SessionCache
 from serve.settings import ServeConfig
-from serve.stages import BankVersion, OnBank, Stage
+from serve.stages import OnBank, Stage
 
 
 class Timings(dict[str, float | None]):
@@ -46,7 +46,7 @@ class Job(NamedTuple):
 
     request: DecodeRequest | GenerateRequest
     decoder: DecoderName
-    bank: BankVersion | None
+    bank: ServedBank | None
     lattice: str | None = None
 
 
@@ -123,10 +123,9 @@ class Flow:
 
     def lattice(self, name: str | None) -> str:
         """A lattice that is served; None: the first."""
-        if name is None and self.lattices:
-            return next(iter(self.lattices))
-        if name not in self.lattices:
-            detail = f"no lattice {name} is served here; {', '.join(self.lattices) or 'none'} is"
+        name = name or next(iter(self.lattices), None)
+        if name is None or name not in self.lattices:
+            detail = f"no lattice {name or ''} is served here; there is {', '.join(self.lattices) or 'none'}"
             raise ProblemError(404, "lattice_not_found", detail, pointer="/lattice")
         return name
 
@@ -134,7 +133,7 @@ class Flow:
         """Who writes the texts, and what goes with the embeddings."""
         decoder = DECODERS[job.decoder]
         options = decoder.options(job.request, session)
-        return self.stages[decoder.deployment], OnBank(job.bank, options) if job.bank else options
+        return self.stages[decoder.deployment], OnBank(job.bank.version, options) if job.bank else options
 
     async def embed(self, texts: Sequence[str], timings: dict[str, float | None]) -> FloatArray:
         """Embeddings of texts, (N, D)."""
@@ -201,11 +200,11 @@ class Flow:
         return [np.stack([turn.vector() for turn in session.turns])]
 
     def _job(self, request: DecodeRequest | GenerateRequest) -> Job:
-        decoder = request.decoder or next(iter(self.served))
-        if decoder not in self.served:
-            detail = f"{decoder} is not served here; {', '.join(self.served)} are"
+        decoder = request.decoder or next(iter(self.served), None)
+        if decoder is None or decoder not in self.served:
+            detail = f"no decoder {decoder or ''} is served here; there is {', '.join(self.served) or 'none'}"
             raise ProblemError(422, "decoder_not_served", detail, pointer="/decoder")
-        bank = self.banks[request.bank].version if DECODERS[decoder].on_bank else None
+        bank = self.banks[request.bank] if DECODERS[decoder].on_bank else None
         return Job(request, decoder, bank)
 
     def described(self) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -217,7 +216,7 @@ class Flow:
             if checkpoint := served.get("checkpoint"):
                 seen["checkpoint", checkpoint["name"]] = checkpoint
         for name in self.banks:
-            seen["bank", name] = {**self.banks[name].info, "name": name}
+            seen["bank", name] = self.banks[name].info
         for described in self.lattices.values():
             seen["lattice", described["lattice"]["name"]] = described["lattice"]
         if self.adapter:
@@ -225,16 +224,6 @@ class Flow:
         if self.text_to_text:
             seen["checkpoint", self.text_to_text["name"]] = self.text_to_text
         yield from ((kind, described) for (kind, _), described in seen.items())
-
-    def bank_info(self, name: str | None) -> dict[str, Any] | None:
-        """Name, version and size of a bank."""
-        names = list(self.banks)
-        if not names:
-            return None
-        info = self.banks[name].info
-        return {"name": name or names[0]} | {
-            key: info[key] for key in ("version", "phrases", "dimension", "teacher")
-        }
 
 
 @contextmanager

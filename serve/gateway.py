@@ -14,7 +14,9 @@ from fastapi import Response
 
 from actors.decoding import RETResult
 from cellular import __version__
+from cellular.client.results import BankInfo
 from cellular.types import FloatArray
+from serve.banks import ServedBank
 from serve.deadlines import Deadline
 from serve.decoders import DECODERS
 from serve.events import event, event_stream
@@ -134,7 +136,7 @@ class Gateway:
             "status": worst,
             "stages": dict(zip(self.stages, states, strict=True)),
             "teacher": self.flow.teacher["name"],
-            "bank": self.flow.bank_info(None),
+            "banks": [bank_fields(self.flow.banks[name]) for name in self.flow.banks],
         }
         return json_response(fields, 503 if worst == "unavailable" else 200)
 
@@ -194,7 +196,7 @@ class Gateway:
         answer: dict[str, object] = {
             "decoder": job.decoder,
             "results": [fields(result, job.request) for result in results],
-            "bank": self.flow.bank_info(job.request.bank) if job.bank else None,
+            "bank": bank_fields(job.bank),
             "timings": timings,
         }
         if isinstance(job.request, GenerateRequest):
@@ -234,6 +236,11 @@ async def _increments(
                     raise too_long(number)
                 texts[number] += text
                 yield event("text", {"index": number, "text": text})
+
+
+def bank_fields(bank: ServedBank | None) -> dict[str, object] | None:
+    """One BankInfo, where a bank answers."""
+    return bank and {key: bank.info[key] for key in BankInfo.model_fields}
 
 
 def too_long(number: int) -> ProblemError:

@@ -195,7 +195,7 @@ class Readiness(BaseModel):
     status: Literal["ready", "busy", "unavailable"]
     stages: dict[str, Literal["ready", "busy", "unavailable"]]
     teacher: str
-    bank: BankInfo | None
+    banks: list[BankInfo]
 
 
 class FieldError(BaseModel):
