@@ -92,8 +92,8 @@ def nearest_phrases(pairs: Path, rows: FloatArray) -> list[str]:
     best, texts = np.full(len(rows), -np.inf), [""] * len(rows)
     for path in tqdm(sorted((pairs.parent / "train").glob("*.parquet")), "search"):
         table = pq.read_table(path, columns=["text", "embedding"])
-        values = table["embedding"].combine_chunks().flatten().to_numpy()
-        stored = torch.from_numpy(values.reshape(table.num_rows, -1)).float()
+        values = table["embedding"].combine_chunks().flatten().to_numpy().astype(np.float32)
+        stored = torch.from_numpy(values.reshape(table.num_rows, -1))
         scores, numbers = (torch.from_numpy(rows) @ stored.T).max(1)
         for row in np.flatnonzero(scores.numpy() > best):
             best[row], texts[row] = scores[row], table["text"][int(numbers[row])].as_py()
