@@ -1,6 +1,6 @@
 """Texts that belong together, as workers on training data: find the groups of a file, then embed them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from actors.segmenter import ROW_GROUP, hash_phrases
 from cellular.config import CorpusConfig, TeacherConfig
 from cellular.decoders.ret.vocabulary import Vocabulary
 from cellular.errors import CellularError
-from cellular.files import InputFile, atomic_path, open_stream
+from cellular.files import atomic_path, open_stream
 from cellular.phrases import normalise
 from cellular.training.groups import write_groups
 from cellular.training.lattice_config import PairsConfig
@@ -44,7 +44,8 @@ class Grouper:
     def __call__(self, item: dict[str, Any]) -> dict[str, int]:
         """Write the texts of file `uri`, of a `format`, to `output`."""
         rows = self._rows(read_columns(item["uri"], item["format"], self.columns), item["uri"])
-        rows = rows.filter(pc.and_(pc.is_valid(rows["group"]), pc.greater(pc.utf8_length(rows["text"]), 0)))
+        named, said = (pc.fill_null(pc.utf8_length(rows[name]), 0) for name in ("group", "text"))
+        rows = rows.filter(pc.and_(pc.greater(named, 0), pc.greater(said, 0)))
         hashes = pa.array(hash_phrases(rows["group"].to_pylist()))
         table = rows.add_column(0, "hash", hashes).select(SCHEMA.names).cast(SCHEMA).sort_by(_SORTED)
         with atomic_path(Path(item["output"])) as temporary:
@@ -144,9 +145,3 @@ def _sizes(groups: pa.ChunkedArray) -> np.ndarray:
     """(G,) int64: rows of each run of equal values."""
     runs = pc.run_end_encode(groups.combine_chunks()) if len(groups) else None
     return np.diff(runs.run_ends.to_numpy(), prepend=0).astype(np.int64) if runs else np.zeros(0, np.int64)
-
-
-def group_items(files: Sequence[InputFile], folder: Path) -> Iterator[dict[str, str]]:
-    """What `Grouper` is called with, an item a file."""
-    for number, file in enumerate(files):
-        yield {"uri": file.uri, "format": file.format, "output": str(folder / f"{number:06d}.parquet")}

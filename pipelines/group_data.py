@@ -3,13 +3,14 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
-from actors.grouper import GroupEmbedder, Grouper, group_items
+from actors.grouper import GroupEmbedder, Grouper
 from cellular.bank.manifest import TeacherEntry
 from cellular.config import BuildConfig, ResourceConfig
 from cellular.documents import check_columns
@@ -81,71 +82,53 @@ def _fingerprint(config: TrainingDataConfig, pairs: PairsConfig, files: Sequence
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
+@dataclass(frozen=True)
 class _Making:
-    """One preparation under way."""
+    """One preparation; what an earlier attempt wrote is not written again."""
 
-    def __init__(
-        self,
-        config: TrainingDataConfig,
-        pairs: PairsConfig,
-        folder: Path,
-        resources: ResourceConfig,
-        files: Sequence[InputFile],
-        build: str,
-        accept: Accept,
-        track: Track,
-    ) -> None:
-        self._config, self._pairs, self._folder = config, pairs, folder
-        self._resources, self._files, self._build = resources, files, build
-        self._accept, self._track = accept, track
+    config: TrainingDataConfig
+    pairs: PairsConfig
+    folder: Path
+    resources: ResourceConfig
+    files: Sequence[InputFile]
+    build: str
+    accept: Accept
+    track: Track
 
     def run(self) -> TrainingData:
-        """Group, then embed; what an earlier attempt wrote is not written again."""
-        config = self._config
-        fingerprint, dimension = describe_teacher(
-            BuildConfig(
-                corpus=config.corpus, target=self._folder, teacher=config.teacher, resources=self._resources
-            )
+        """Group, then embed."""
+        config = self.config
+        build = BuildConfig(
+            corpus=config.corpus, target=self.folder, teacher=config.teacher, resources=self.resources
         )
-        self._accept(fingerprint, dimension)
-        chunks = self._group()
-        stage = self._embedding(chunks, fingerprint)
-        list(run_stage(stage, self._track))
+        fingerprint, dimension = describe_teacher(build)
+        self.accept(fingerprint, dimension)
+        stage = self._embedding(self._group())
+        list(run_stage(stage, self.track))
         teacher = TeacherEntry(name=Path(config.teacher.name).name, fingerprint=fingerprint)
         pieces = vocabulary_of(config).fingerprint
-        return describe(stage, self._folder, self._build, teacher, dimension, pieces)
+        return describe(stage, self.folder, self.build, teacher, dimension, pieces)
 
     def _group(self) -> list[str]:
-        folder = build_folder(self._folder) / self._build
+        """Files become chunks of texts in the order of their groups."""
+        folder = build_folder(self.folder) / self.build
         folder.mkdir(parents=True, exist_ok=True)
-        items = list(group_items(self._files, folder))
-        resources = self._resources
-        options = {"compute": TaskPoolStrategy(resources.tasks), "num_cpus": resources.task_cpus}
-        list(
-            run_stage(Stage("group", Grouper(self._config.corpus, self._pairs), items, options), self._track)
-        )
+        items = [
+            {"uri": file.uri, "format": file.format, "output": str(folder / f"{number:06d}.parquet")}
+            for number, file in enumerate(self.files)
+        ]
+        options = {"compute": TaskPoolStrategy(self.resources.tasks), "num_cpus": self.resources.task_cpus}
+        stage = Stage("group", Grouper(self.config.corpus, self.pairs), items, options)
+        list(run_stage(stage, self.track))
         return [item["output"] for item in items]
 
-    def _embedding(self, chunks: Sequence[str], fingerprint: str) -> Stage:
-        config, resources = self._config, self._resources
+    def _embedding(self, chunks: Sequence[str]) -> Stage:
+        """Ranges of groups become shards."""
+        config, resources = self.config, self.resources
         rows = sum(pq.read_metadata(chunk).num_rows for chunk in chunks)
         if not rows:
             raise CellularError("no text is left: give files that hold some")
         ranges = -(-rows // (config.shard_rows or default_shard_rows(rows)))
-        names = {"output": "train", "held_out": "held_out"}
-        for name in names.values():
-            (self._folder / self._build / name).mkdir(parents=True, exist_ok=True)
-        items = [
-            {
-                "number": number,
-                "ranges": ranges,
-                **{
-                    key: str(self._folder / self._build / name / f"{number:06d}.parquet")
-                    for key, name in names.items()
-                },
-            }
-            for number in range(ranges)
-        ]
         options = {
             "fn_constructor_kwargs": {
                 "teacher": config.teacher,
@@ -157,4 +140,14 @@ class _Making:
             "num_cpus": resources.embedder_cpus,
             "num_gpus": resources.embedder_gpus,
         }
-        return Stage("embed", GroupEmbedder, items, options)
+        return Stage(
+            "embed", GroupEmbedder, [self._item(number, ranges) for number in range(ranges)], options
+        )
+
+    def _item(self, number: int, ranges: int) -> dict[str, Any]:
+        item: dict[str, Any] = {"number": number, "ranges": ranges}
+        for key, name in (("output", "train"), ("held_out", "held_out")):
+            folder = self.folder / self.build / name
+            folder.mkdir(parents=True, exist_ok=True)
+            item[key] = str(folder / f"{number:06d}.parquet")
+        return item
