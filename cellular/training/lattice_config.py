@@ -9,6 +9,7 @@ from cellular.lattice.config import LatticeConfig
 from cellular.training.config import (
     LoopConfig,
     OptimizerConfig,
+    ScheduleConfig,
     Share,
     TrainingConfig,
     TrainingDataConfig,
@@ -76,6 +77,12 @@ class LatticeOptimizerConfig(OptimizerConfig):
     average_steps: NonNegativeInt = Field(300, description="steps that the weights' average spans; 0: none")
 
 
+class LatticeScheduleConfig(ScheduleConfig):
+    """The same for trainings of a few hundred steps, each of thousands of embeddings."""
+
+    warmup_steps: NonNegativeInt = Field(20, description="at most a tenth of `steps`")
+
+
 class EmbeddingLoopConfig(LoopConfig):
     """The same where batches are embeddings."""
 
@@ -102,6 +109,7 @@ class TrainLatticeConfig(TrainingConfig):
     )
     loss: LossConfig = LossConfig()
     optimizer: LatticeOptimizerConfig = LatticeOptimizerConfig()
+    schedule: LatticeScheduleConfig
     loop: EmbeddingLoopConfig = EmbeddingLoopConfig()
 
     @model_validator(mode="before")

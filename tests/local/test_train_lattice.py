@@ -14,10 +14,11 @@ from cellular.errors import CellularError
 from cellular.lattice import LatticeConfig, load_lattice
 from cellular.mlp import load_mlp
 from cellular.teachers import HashTeacher
-from cellular.training.config import ScheduleConfig, TrainingDataConfig, WorkersConfig
+from cellular.training.config import TrainingDataConfig, WorkersConfig
 from cellular.training.lattice_config import (
     EmbeddingLoopConfig,
     LatticeOptimizerConfig,
+    LatticeScheduleConfig,
     LossConfig,
     PairsConfig,
     TrainLatticeConfig,
@@ -57,7 +58,7 @@ def configure(target: Path, corpus: Path, **settings: Any) -> TrainLatticeConfig
         ),
         "lattice": LatticeConfig(size=(3, 2, 2), channels=16, face_channels=8, steps=4, sweeps=("raster",)),
         "loss": LossConfig(extra=16),
-        "schedule": ScheduleConfig(steps=STEPS),
+        "schedule": LatticeScheduleConfig(steps=STEPS),
         "optimizer": LatticeOptimizerConfig(average_steps=10),
         "loop": EmbeddingLoopConfig(batch=64, tick_steps=5, log_seconds=1000, checkpoint_steps=10),
         "workers": WorkersConfig(workers=2, gpu=False),
