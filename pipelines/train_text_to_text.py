@@ -56,7 +56,7 @@ def run(
 
 
 def _export(config: TrainTextToTextConfig, path: Path, trained: Trained) -> None:
-    model = CCT(config.shape)
+    model = CCT(config.network)
     model.load_state_dict(trained.weights)
     vocabulary = config.data.vocabulary
     checkpoint = TextToTextCheckpoint(

@@ -17,7 +17,7 @@ from cellular.training.trainer import Trainer
 
 def make_model(config: TrainTextToTextConfig) -> CCT:
     """A new model."""
-    return CCT(config.shape)
+    return CCT(config.network)
 
 
 def make_trainer(config: TrainTextToTextConfig, model: CCT) -> Trainer:

@@ -1,12 +1,13 @@
 """Settings of a text-to-text training. A task is a setting: which texts of the data belong together."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from cellular.cct.config import CCTConfig
 from cellular.config import CorpusConfig, Settings
-from cellular.training.config import Share, TextLoopConfig, TrainingConfig
+from cellular.training.config import OptimizerConfig, Share, TextLoopConfig, TrainingConfig
 from cellular.training.lattice_config import PairsConfig
 
 
@@ -38,17 +39,31 @@ class PairDataConfig(Settings):
     shard_rows: PositiveInt = Field(65_536, description="pairs a file of prepared data")
 
 
+class TextToTextOptimizerConfig(OptimizerConfig):
+    """The same with what suits text to text."""
+
+    rate: PositiveFloat = Field(2e-3, description="learning rate of AdamW")
+
+
+class TextToTextLoopConfig(TextLoopConfig):
+    """The same; a pass takes about 35 GiB, most of it for the lattices of short texts."""
+
+    pass_tokens: PositiveInt = Field(65_536, description="positions in one pass of a worker")
+    equal: Literal["texts", "pieces"] = Field(
+        "pieces", description="what counts the same: a short text as much as a long one, or every piece"
+    )
+
+
 class TrainTextToTextConfig(TrainingConfig):
     """One training of a text-to-text model."""
 
     data: PairDataConfig
-    shape: CCTConfig = Field(CCTConfig(), description="its `tasks` are those of the data")
+    shape: CCTConfig = Field(CCTConfig(), description="but for its tasks, which are those of the data")
     piece_drop: Share = Field(0.1, description="share of the target's read pieces hidden in training")
-    loop: TextLoopConfig = TextLoopConfig()
+    optimizer: TextToTextOptimizerConfig = TextToTextOptimizerConfig()
+    loop: TextToTextLoopConfig = TextToTextLoopConfig()
 
-    @model_validator(mode="after")
-    def _tasks_of_the_data(self) -> "TrainTextToTextConfig":
-        tasks = tuple(self.data.tasks)
-        if self.shape.tasks != tasks:
-            object.__setattr__(self, "shape", self.shape.model_copy(update={"tasks": tasks}))
-        return self
+    @property
+    def network(self) -> CCTConfig:
+        """The shape with the tasks of the data."""
+        return self.shape.model_copy(update={"tasks": tuple(self.data.tasks)})

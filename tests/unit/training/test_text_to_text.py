@@ -67,7 +67,8 @@ def test_sentences_and_their_replies_are_learned_by_heart() -> None:
 
 
 def test_tasks_are_those_of_the_data() -> None:
-    assert configure().shape.tasks == ("reconstruct", "reply")
+    assert configure().network.tasks == ("reconstruct", "reply")
+    assert make_model(configure()).config == configure().network
     again = TrainTextToTextConfig.model_validate(configure().model_dump(mode="json"))
     assert again == configure()
 
