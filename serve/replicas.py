@@ -19,7 +19,7 @@ from serve.gateway import Gateway
 from serve.gathering import GatheringStage, Rows, divided, joined
 from serve.handles import HandleStage, StageTeacher, named_requests
 from serve.interface import http_app
-from serve.metrics import MeasuredStage, WorkerMetrics
+from serve.metrics import MeasuredStage, WorkerMetrics, session_gauge
 from serve.problems import request_ids
 from serve.settings import ServeConfig
 from serve.stages import BankVersion, LocalStage, OnBank, Stage
@@ -225,9 +225,14 @@ class HybridReplica(BankReplica):
 class SessionStoreReplica(WorkerReplica):
     """The sessions."""
 
+    def __init__(self, worker: type, *arguments: Any) -> None:
+        super().__init__(worker, *arguments)
+        self.sessions = session_gauge()
+
     async def commit(self, commits: list[Commit]) -> list[Any]:
         """Take over what happened in sessions; see the worker."""
         answers: list[Any] = await self.compute(self.worker.commit, commits)
+        self.sessions.set(self.worker.describe()["sessions"])
         return answers
 
 
