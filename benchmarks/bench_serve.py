@@ -22,7 +22,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.serve_load import Answer, Summary, closed_loop, decode_requests, open_loop
-from benchmarks.serve_servers import WORKS
+from benchmarks.serve_servers import PROCESSES, WORKS
 
 RESULTS = Path(__file__).parent / "results" / "serve.md"
 CLIENTS = 32  # that wait for their answers: enough to keep every stage busy
@@ -36,21 +36,39 @@ app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @contextmanager
-def server(name: str, work: str, **settings: object) -> Iterator[str]:
-    """The URL of one of serve_servers.SERVERS; `graph+haproxy` sets a form's environment too."""
-    kind, _, form = name.partition("+")
-    command = [sys.executable, "-m", "benchmarks.serve_servers", kind, work, json.dumps(settings)]
+def server(names: Sequence[str], work: str, form: str = "", **settings: object) -> Iterator[dict[str, str]]:
+    """The URLs of `process`, of `gathered`, or of applications on one Ray Serve, by their names."""
+    command = [sys.executable, "-m", "benchmarks.serve_servers", ",".join(names), work, json.dumps(settings)]
     environment = {"RAY_AUTH_MODE": "disabled", **os.environ, **FORMS[form]}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
         assert process.stdin is not None and process.stdout is not None
         line = next((line for line in process.stdout if line.startswith("http")), "")
         if not line:
-            raise RuntimeError(f"{name} did not start: exit code {process.wait()}")
+            raise RuntimeError(f"{names} did not start: exit code {process.wait()}")
         try:
-            yield line.strip()
+            yield {name: line.strip() + ("" if name in PROCESSES else f"/{name}") for name in names}
         finally:
             process.stdin.close()
+
+
+@contextmanager
+def servers(names: Sequence[str], work: str) -> Iterator[dict[str, str]]:
+    """The URLs of all; `graph+haproxy` is the graph with a form's environment."""
+    groups = [[name] for name in names if name in PROCESSES]
+    groups += [[name for name in names if name not in PROCESSES and form_of(name) == form] for form in FORMS]
+    with ExitStack() as stack:
+        urls: dict[str, str] = {}
+        for group in filter(None, groups):
+            kinds = [name.partition("+")[0] for name in group]
+            started = stack.enter_context(server(kinds, work, form_of(group[0])))
+            urls |= dict(zip(group, started.values(), strict=True))
+        yield urls
+
+
+def form_of(name: str) -> str:
+    """What stands behind the plus."""
+    return name.partition("+")[2]
 
 
 def own_time(work: str) -> float:
@@ -66,8 +84,7 @@ def in_turns(
     """Closed loops of each; the median of the rounds, by rate."""
     requests = decode_requests(max_length=WORKS[work][1])
     found: dict[str, list[Summary]] = {name: [] for name in names}
-    with ExitStack() as stack:
-        urls = {name: stack.enter_context(server(name, work)) for name in names}
+    with servers(names, work) as urls:
         for url in urls.values():
             asyncio.run(closed_loop(url, requests, clients, 2))  # compiled, connected, read
         for number in range(rounds):
@@ -132,7 +149,8 @@ def overload_table(rounds: int, seconds: float) -> list[str]:
         "| | sent/s | answered/s | p50, ms | p99, ms | refused | refusal p99, ms | failed or hung |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    with server("graph", "real") as url:
+    with servers(["graph"], "real") as urls:
+        url = urls["graph"]
         asyncio.run(closed_loop(url, requests, CLIENTS, 3))
         for _ in range(rounds):
             for clients in (CLIENTS, 4 * CLIENTS, 16 * CLIENTS):
@@ -164,7 +182,8 @@ def gathering_table(rounds: int, seconds: float) -> list[str]:
     ]
     lines += ["| rows | calls | requests/s | p50, ms | p99, ms |", "|---|---|---|---|---|"]
     for rows, calls in ((1, 64), (8, 16), (32, 1), (32, 2), (32, 16), (128, 2)):
-        with server("graph", "real", gathering={"rows": rows, "calls": calls}) as url:
+        with server(["graph"], "real", gathering={"rows": rows, "calls": calls}) as urls:
+            url = urls["graph"]
             asyncio.run(closed_loop(url, requests, CLIENTS, 2))
             found = [
                 Summary.of(asyncio.run(closed_loop(url, requests, CLIENTS, seconds))) for _ in range(rounds)

@@ -78,7 +78,7 @@ async def open_loop(url: str, requests: Sequence[Request], rate: float, seconds:
 
 def _session(url: str) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        url,
+        f"{url}/",
         connector=aiohttp.TCPConnector(limit=0),
         headers={"Content-Type": "application/json"},
         timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
@@ -89,7 +89,7 @@ async def _sent(session: aiohttp.ClientSession, request: Request) -> tuple[Answe
     """What became of it, and how long to wait before the next."""
     begun = time.monotonic()
     try:
-        async with session.post(request.path, data=request.body) as response:
+        async with session.post(request.path.removeprefix("/"), data=request.body) as response:
             await response.read()
             status, wait_s = response.status, float(response.headers.get("Retry-After", 0))
     except (aiohttp.ClientError, TimeoutError):

@@ -1,10 +1,13 @@
-"""What bench_serve.py sends its load to, each in a process of its own.
+"""What bench_serve.py sends its load to.
 
-process        one FastAPI + uvicorn process with the same workers, a thread for each request
-gathered       the same process with the application's own Gateway, which joins requests
-graph, fused   the application, with one replica of each stage or all in one
-noop           a deployment of Ray Serve that answers at once
-chain          three deployments: each request calls two of them, one after the other, by their handles
+In a process without Ray, by itself:
+    process   what a user would write: FastAPI + uvicorn with the same workers, a thread for each request
+    gathered  the same process with the application's own Gateway, which joins requests
+Side by side on one Ray Serve, each below a route of its name:
+    graph     the application, with one replica of each stage
+    fused     the same in one deployment
+    noop      a deployment that answers at once
+    chain     three deployments: each request calls two of them, one after the other, by their handles
 """
 
 import asyncio
@@ -14,12 +17,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
+import ray
 import torch
 import typer
 import uvicorn
@@ -36,11 +40,11 @@ from serve.contents import resolve
 from serve.gateway import Gateway, json_response
 from serve.gathering import GatheringStage
 from serve.interface import http_app
+from serve.replicas import Part
 from serve.schemas import DecodeRequest
 from serve.settings import ServeConfig
 
 CPUS = {"Gateway": 0.5, "Embedder": 1, "RETDecoder": 0.3}
-Server = Callable[[ServeConfig], AbstractContextManager[str]]
 
 
 def real() -> ServeConfig:
@@ -60,12 +64,15 @@ def light() -> ServeConfig:
 WORKS: dict[str, tuple[Callable[[], ServeConfig], int]] = {"real": (real, 64), "light": (light, 1)}
 
 
-def workers(config: ServeConfig) -> tuple[Any, Any]:
-    """The Embedder and the RETDecoder that the application's replicas hold."""
-    parts = app.graph(resolve(config), config)
-    kinds = [parts[name].arguments for name in ("Embedder", "RETDecoder")]
-    embedder, decoder = (kind(*arguments) for kind, *arguments in kinds)
-    return embedder, decoder
+def parts(config: ServeConfig) -> dict[str, Part]:
+    """What the application makes deployments of, without the Gateway."""
+    stages = app.graph(resolve(config), config)
+    return {name: stages[name] for name in ("Embedder", "RETDecoder")}
+
+
+def workers(config: ServeConfig) -> list[Any]:
+    """The Embedder and the RETDecoder that replicas hold."""
+    return [part.replica(*part.arguments).worker for part in parts(config).values()]
 
 
 def process_app(config: ServeConfig) -> FastAPI:
@@ -129,29 +136,6 @@ def uvicorn_server(make: Callable[[ServeConfig], FastAPI], config: ServeConfig) 
     thread.join()
 
 
-@contextmanager
-def application(config: ServeConfig) -> Iterator[str]:
-    """The graph or its fused form, with one replica of each stage."""
-    options = app.deployment_options()
-    for name, one in options.items():
-        one.pop("autoscaling_config", None)
-        one |= {"num_replicas": 1, "ray_actor_options": {"num_cpus": CPUS.get(name, 0.1)}}
-    app.deployment_options = lambda: options  # the benchmark's process has one application
-    with app.running(config, port=0) as url:
-        yield url
-
-
-@contextmanager
-def bare_serve(make: Callable[[ServeConfig], serve.Application], config: ServeConfig) -> Iterator[str]:
-    """Another application on Ray Serve."""
-    app.start_ray()
-    port = app.free_port("127.0.0.1", 0)
-    serve.start(proxy_location="HeadOnly", http_options={"port": port})
-    serve.run(make(config), name="bench")
-    yield f"http://127.0.0.1:{port}"
-    serve.shutdown()  # type: ignore[no-untyped-call]
-
-
 class Noop:
     """Answers at once."""
 
@@ -168,8 +152,8 @@ class Noop:
 class Link:
     """A worker's method behind a handle."""
 
-    def __init__(self, worker: type, arguments: list[Any], method: str) -> None:
-        self.method = getattr(worker(*arguments), method)
+    def __init__(self, part: Part, method: str) -> None:
+        self.method = getattr(part.replica(*part.arguments).worker, method)
 
     def call(self, *arguments: Any) -> Any:
         """The method's result."""
@@ -202,22 +186,48 @@ def noop(config: ServeConfig) -> serve.Application:
 
 def chain(config: ServeConfig) -> serve.Application:
     """Three deployments."""
-    parts, links = app.graph(resolve(config), config), []
-    for name, method in (("Embedder", "encode"), ("RETDecoder", "decode")):
-        worker, *arguments = parts[name].arguments
+    links = []
+    for (name, part), method in zip(parts(config).items(), ("encode", "decode"), strict=True):
         options = {"name": name, "ray_actor_options": {"num_cpus": CPUS[name]}, "max_ongoing_requests": 128}
-        links.append(serve.deployment(**options)(Link).bind(worker, arguments, method))
+        links.append(serve.deployment(**options)(Link).bind(part, method))
     return front(Chain).bind(*links)
 
 
-SERVERS: dict[str, Server] = {
-    "process": lambda config: uvicorn_server(process_app, config),
-    "gathered": lambda config: uvicorn_server(gathered_app, config),
-    "graph": application,
-    "fused": lambda config: application(config.model_copy(update={"fused": True})),
-    "noop": lambda config: bare_serve(noop, config),
-    "chain": lambda config: bare_serve(chain, config),
+def graph(config: ServeConfig) -> serve.Application:
+    """The application."""
+    return app.build(config)
+
+
+def fused(config: ServeConfig) -> serve.Application:
+    """The application in one deployment."""
+    return app.build(config.model_copy(update={"fused": True}))
+
+
+PROCESSES: dict[str, Callable[[ServeConfig], FastAPI]] = {"process": process_app, "gathered": gathered_app}
+APPLICATIONS: dict[str, Callable[[ServeConfig], serve.Application]] = {
+    "graph": graph,
+    "fused": fused,
+    "noop": noop,
+    "chain": chain,
 }
+
+
+@contextmanager
+def ray_server(names: Sequence[str], config: ServeConfig) -> Iterator[str]:
+    """Applications side by side: those that are not asked cost next to nothing."""
+    options = app.deployment_options()
+    for name, one in options.items():
+        one.pop("autoscaling_config", None)
+        one |= {"num_replicas": 1, "ray_actor_options": {"num_cpus": CPUS.get(name, 0.1)}}
+    app.deployment_options = lambda: options  # for this process' applications
+    ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False)
+    port = app.free_port("127.0.0.1", 0)
+    serve.start(proxy_location="HeadOnly", http_options={"port": port})
+    for name in names:
+        serve.run(APPLICATIONS[name](config), name=name, route_prefix=f"/{name}")
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()  # type: ignore[no-untyped-call]
+    ray.shutdown()
 
 
 def own_time(work: str) -> float:
@@ -233,17 +243,18 @@ def own_time(work: str) -> float:
 
 
 def main(
-    server: Annotated[str, typer.Argument(help=f"own, or one of {', '.join(SERVERS)}")],
+    names: Annotated[str, typer.Argument(help="own, process, gathered, or applications such as graph,noop")],
     work: Annotated[str, typer.Argument(help=f"one of {', '.join(WORKS)}")] = "real",
     settings: Annotated[str, typer.Argument(help="of ServeConfig, as JSON")] = "{}",
 ) -> None:
     """Print the URL, and serve until standard input ends; or print the workers' own time."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    if server == "own":
+    if names == "own":
         print(own_time(work))
         return
     config = ServeConfig.model_validate(WORKS[work][0]().model_dump() | json.loads(settings))
-    with SERVERS[server](config) as url:
+    alone = PROCESSES.get(names)
+    with uvicorn_server(alone, config) if alone else ray_server(names.split(","), config) as url:
         print(url, flush=True)
         sys.stdin.read()
 
