@@ -22,21 +22,32 @@ def main(
     Those of the teacher, the bank and RET are not counted: they serve other pipelines as they are.
     """
     from cellular.checkpoint_files import describe_checkpoint, packaged_checkpoints
-    from cellular.pipeline import NAMED, FlexibleCellularPipeline
+    from cellular.pipeline import NAMED
 
     if checkpoint is not None:
         show_fields(describe_checkpoint(checkpoint), as_json)
         return
-    parts = [
-        {"pipeline": Path(source).stem, "part": part, "parameters": count}
-        for source in ([config] if config else NAMED)
-        for part, count in FlexibleCellularPipeline(source).parameters().items()
-    ]
+    parts = [row for source in ([config] if config else NAMED) for row in _parts(source)]
     show(parts, as_json, title="Pipelines; teacher, bank and RET not counted")
     if config is None:
         described = map(describe_checkpoint, packaged_checkpoints())
         shown = [{name: one[name] for name in ("name", "parameters", "bytes")} for one in described]
         show(shown, as_json, title="Checkpoints of the package")
+
+
+def _parts(source: Path | str) -> list[dict[str, object]]:
+    """Rows of one pipeline; of the default shape, where no trained text to text comes along."""
+    from cellular.cct import CCT
+    from cellular.pipeline import FlexibleCellularPipeline, PipelineConfigError
+
+    name = Path(source).stem
+    try:
+        counts = FlexibleCellularPipeline(source).parameters()
+    except PipelineConfigError:
+        if source != "text_to_text_pipeline":
+            raise
+        name, counts = f"{name}, untrained", CCT().count_parameters()
+    return [{"pipeline": name, "part": part, "parameters": count} for part, count in counts.items()]
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from cellular.checkpoint_files import packaged_checkpoints
 from cellular.config import TeacherConfig
 from cellular.errors import CellularError
 from cellular.pipeline.config import (
@@ -155,8 +156,13 @@ def _bank(settings: DecoderSettings) -> _Spaces:
 
 
 def _text_to_text(settings: TextToTextSettings) -> _Spaces:
-    from cellular.cct import load_text_to_text
+    from cellular.cct import DEFAULT_CHECKPOINT, load_text_to_text
 
+    missing = settings.checkpoint == DEFAULT_CHECKPOINT and DEFAULT_CHECKPOINT not in packaged_checkpoints()
+    if missing and not Path(DEFAULT_CHECKPOINT).is_dir():
+        raise CellularError(
+            "none comes along: train one by `cellular text-to-text train`, and name its folder"
+        )
     tasks = load_text_to_text(settings.checkpoint).model.config.tasks
     if settings.task not in (None, *tasks):
         raise CellularError(f"this model has {', '.join(tasks)}, not {settings.task!r}")
