@@ -158,10 +158,9 @@ def _bank(settings: DecoderSettings) -> _Spaces:
 def _text_to_text(settings: TextToTextSettings) -> _Spaces:
     from cellular.cct import DEFAULT_CHECKPOINT, load_text_to_text
 
-    missing = settings.checkpoint == DEFAULT_CHECKPOINT and DEFAULT_CHECKPOINT not in packaged_checkpoints()
-    if missing and not Path(DEFAULT_CHECKPOINT).is_dir():
+    if settings.checkpoint == DEFAULT_CHECKPOINT and DEFAULT_CHECKPOINT not in packaged_checkpoints():
         raise CellularError(
-            "none comes along: train one by `cellular text-to-text train`, and name its folder"
+            "no trained one comes along: make one by `cellular text-to-text train`, and give its folder"
         )
     tasks = load_text_to_text(settings.checkpoint).model.config.tasks
     if settings.task not in (None, *tasks):
