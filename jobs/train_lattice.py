@@ -63,7 +63,7 @@ def main(
     base: Annotated[str | None, typer.Option("--from", help="Checkpoint to start from.")] = None,
     noise: Annotated[float | None, typer.Option(help="Largest length of noise on what is read.")] = None,
     likelihood: Annotated[float | None, typer.Option(help="Weight of the text by a frozen RET.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Embeddings a step. Default: 2,048.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Embeddings a step. Default: 1,024.")] = None,
     steps: Steps = None,
     seconds: Seconds = None,
     run_seconds: RunSeconds = None,

@@ -53,14 +53,11 @@ class DamageConfig(Settings):
     bits: tuple[PositiveInt, ...] = Field((4, 8), description="bits that each number is rounded to")
 
 
-MAP_DAMAGE = DamageConfig(clean=0.0, noise=1.0, drop=0.0, bits=())
-
-
 class LossConfig(Settings):
     """What is made small: a sum of these."""
 
     contrast: float = Field(1.0, ge=0, description="weight of InfoNCE, in nats")
-    temperature: PositiveFloat = Field(0.03, description="of InfoNCE")
+    temperature: PositiveFloat = Field(0.05, description="of InfoNCE")
     extra: NonNegativeInt = Field(
         2_048, description="targets of other texts that are wrong, besides the batch's"
     )
@@ -86,9 +83,19 @@ class LatticeScheduleConfig(ScheduleConfig):
 class EmbeddingLoopConfig(LoopConfig):
     """The same where batches are embeddings."""
 
-    batch: PositiveInt = Field(2_048, ge=2, description="embeddings in one optimiser step, all workers")
-    pass_rows: PositiveInt = Field(512, ge=2, description="embeddings in one pass of a worker")
+    batch: PositiveInt = Field(1_024, ge=2, description="embeddings in one optimiser step, all workers")
+    pass_rows: PositiveInt = Field(1_024, ge=2, description="embeddings in one pass of a worker")
     compile: bool | None = Field(False, description="torch.compile, which takes a minute to begin")
+
+
+SUITED: dict[str, dict[str, dict[str, Any]]] = {
+    "reconstruct": {"loss": {"contrast": 0.1, "extra": 0}},
+    "map": {
+        "lattice": {"dropout": 0.3},
+        "damage": {"clean": 0.0, "noise": 1.0, "drop": 0.0, "bits": ()},
+        "loss": {"cosine": 0.0},
+    },
+}
 
 
 class TrainLatticeConfig(TrainingConfig):
@@ -104,9 +111,7 @@ class TrainLatticeConfig(TrainingConfig):
     base: str | None = Field(None, description="checkpoint to start from: a name or a folder")
     history: NonNegativeInt = Field(0, description="earlier texts of the group that are read too, for map")
     forget: Share = Field(0.5, description="share of the sources whose history is cut at a random place")
-    damage: DamageConfig = Field(
-        DamageConfig(), description="to what is read; unless they are set, noise is all there is for map"
-    )
+    damage: DamageConfig = DamageConfig()
     loss: LossConfig = LossConfig()
     optimizer: LatticeOptimizerConfig = LatticeOptimizerConfig()
     schedule: LatticeScheduleConfig
@@ -114,12 +119,15 @@ class TrainLatticeConfig(TrainingConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _damage_of_map(cls, values: Any) -> Any:
-        """What another text is found by need not come back whole."""
-        given = values.get("damage") or {} if isinstance(values, dict) else None
-        if not isinstance(given, dict) or values.get("objective") != "map":
+    def _of_the_objective(cls, values: Any) -> Any:
+        """What is not set is as suits the objective."""
+        if not isinstance(values, dict):
             return values
-        return {**values, "damage": MAP_DAMAGE.model_dump() | given}
+        for section, defaults in SUITED.get(values.get("objective") or "reconstruct", {}).items():
+            given = values.get(section) or {}
+            if isinstance(given, dict):
+                values = {**values, section: defaults | given}
+        return values
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainLatticeConfig":

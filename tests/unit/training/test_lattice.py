@@ -177,9 +177,11 @@ def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], message:
         configure(**settings)
 
 
-def test_by_default_what_is_damaged_depends_on_the_objective() -> None:
+def test_what_is_not_set_is_as_suits_the_objective() -> None:
     assert configure().damage.bits == (4, 8)
-    mapping = configure(objective="map", pairs=PairsConfig(group="image"))
+    assert configure(loss={}).loss.contrast == 0.1 and configure(lattice={}).lattice.dropout == 0.0
+    mapping = configure(objective="map", pairs=PairsConfig(group="image"), lattice={}, loss={"extra": 3})
+    assert mapping.lattice.dropout > 0 and mapping.loss.cosine == 0.0 and mapping.loss.extra == 3
     assert mapping.damage.bits == () and mapping.damage.noise > 0
     set_apart = configure(objective="map", pairs=PairsConfig(group="image"), damage={"noise": 0.1})
     assert set_apart.damage.bits == () and set_apart.damage.noise == 0.1
