@@ -1,16 +1,20 @@
-"""A lattice's cell update beside a 3D convolution of the same shape.
+"""A lattice's cell update beside a 3D convolution of the same shape, and the default lattice as a whole.
 
     python benchmarks/bench_lattice.py [--rounds 15] [--report FILE.md]
 
 Anchor: Conv3d of 3 x 3 x 3 -> GELU -> Conv3d of 1, from C channels to 2 C and back, channels first, fp32:
 what one writes first. Beside it the same in bf16, and channels last. Times are of the working thread on the
-processor; the variants take turns, so that noise meets all of them.
+processor; the variants take turns, so that noise meets all of them. Memory is the most that a process of its
+own held, less what it held before.
 """
 
+import multiprocessing
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +27,7 @@ from tqdm import tqdm
 from cellular.lattice import Lattice3D, LatticeConfig
 
 SHAPES = ((16, 8, 32), (16, 16, 64))  # batch, cells along an axis, channels
+WHOLE = ((1, False), (64, False), (64, True))  # embeddings at once, whether with gradients
 
 
 def convolution(side: int, channels: int) -> nn.Module:
@@ -125,6 +130,38 @@ def table(shape: tuple[int, int, int], rounds: int) -> list[str]:
     return [*lines, ""]
 
 
+def measure_whole(batch: int, training: bool, rounds: int) -> tuple[float, float]:
+    """Median milliseconds of the default lattice in bf16, and the megabytes that it took."""
+    torch.set_num_threads(1)
+    lattice = Lattice3D().bfloat16().train(training)
+    embeddings_BE = torch.nn.functional.normalize(torch.randn(batch, 384))
+    before, times = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
+    for _ in range(rounds + 1):
+        began = time.thread_time()
+        if training:
+            lattice(embeddings_BE)[:, 0].sum().backward()
+        else:
+            forward(lattice, embeddings_BE)
+        times.append((time.thread_time() - began) * 1000)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return statistics.median(times[1:]), (peak - before) / 1024  # the first round warms up
+
+
+def whole(rounds: int) -> list[str]:
+    """Rows of Markdown: the default lattice with its sweeps."""
+    lines = [
+        "The default lattice in bf16, sweeps included:\n",
+        "| | embeddings at once | ms | ms an embedding | memory, MB |\n|---|---|---|---|---|",
+    ]
+    for batch, training in WHOLE:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            milliseconds, megabytes = pool.submit(measure_whole, batch, training, rounds).result()
+        name = "forward + backward" if training else "inference"
+        each = milliseconds / batch
+        lines.append(f"| {name} | {batch} | {milliseconds:.1f} | {each:.2f} | {megabytes:.0f} |")
+    return [*lines, ""]
+
+
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="times that each variant is measured")] = 15,
     report: Annotated[Path | None, typer.Option(help="write the tables there as well")] = None,
@@ -135,6 +172,7 @@ def main(
     lines = [f"{date.today()}, {machine}, medians of {rounds} rounds.\n"]
     for shape in SHAPES:
         lines += table(shape, rounds)
+    lines += whole(min(rounds, 5))
     print("\n".join(lines))
     if report is not None:
         heading = "# A lattice's cell update\n\n`python benchmarks/bench_lattice.py`, "

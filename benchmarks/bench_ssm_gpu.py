@@ -74,6 +74,7 @@ def variants(length: int) -> dict[str, tuple[Scan, Callable[[int, int], list[Ten
         "`ssd_scan_ref`": (ssd_scan_ref, by_head),
         "`ssd_scan`, chunk 32": (ssd_scan, by_head),
         "`ssd_scan`, chunk 64": (partial(ssd_scan, chunk=64), by_head),
+        "`ssd_scan`, chunk 128": (partial(ssd_scan, chunk=128), by_head),
         "`selective_scan_ref`": (selective_scan_ref, by_channel),
         "`selective_scan`": (selective_scan, by_channel),
     }
