@@ -25,9 +25,14 @@ from torch import Tensor, nn
 from cellular.config import CorpusConfig
 from cellular.embedding_objectives import EmbeddingBatch
 from cellular.lattice import Lattice3D, count_parameters
-from cellular.training.config import ScheduleConfig, TrainingDataConfig
+from cellular.training.config import TrainingDataConfig
 from cellular.training.lattice import make_trainer
-from cellular.training.lattice_config import EmbeddingLoopConfig, PairsConfig, TrainLatticeConfig
+from cellular.training.lattice_config import (
+    EmbeddingLoopConfig,
+    LatticeScheduleConfig,
+    PairsConfig,
+    TrainLatticeConfig,
+)
 
 SHAPES = ((1024, 8, 32), (256, 16, 64), (1024, 8, 96))  # batch, cells along an axis, channels
 COMPILED = ("Conv3d, bf16, channels last", "nca, bf16")
@@ -61,7 +66,7 @@ def config(compiled: bool, graphs: bool) -> TrainLatticeConfig:
     return TrainLatticeConfig(
         target=Path("-"),
         data=TrainingDataConfig(corpus=CorpusConfig(inputs=("-",))),
-        schedule=ScheduleConfig(seconds=60.0),
+        schedule=LatticeScheduleConfig(seconds=60.0),
         objective="map",
         pairs=PairsConfig(group="-"),
         loop=EmbeddingLoopConfig(compile=compiled, graphs=graphs),
