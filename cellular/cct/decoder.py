@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cellular.cct.config import CCTConfig
-from cellular.cct.encoder import PIECES
 from cellular.cct.layers import Layer, position_codes, rotary_table
-from cellular.decoders.ret.model import normalise
+from cellular.decoders.ret.model import VOCABULARY, normalise
 
 
 class Decoder(nn.Module):
@@ -23,7 +22,7 @@ class Decoder(nn.Module):
         super().__init__()
         hidden, width = config.hidden, config.embedding_dimension // config.slots
         self.config = config
-        self.pieces = nn.Parameter(0.02 * torch.randn(PIECES, hidden))
+        self.pieces = nn.Parameter(0.02 * torch.randn(VOCABULARY, hidden))
         self.slots_ED = nn.Parameter(torch.randn(config.embedding_dimension, hidden) / width**0.5)
         self.slot_codes_PD = nn.Parameter(torch.randn(config.slots, hidden))
         self.prefix_gain = nn.Parameter(torch.ones(hidden))
@@ -34,7 +33,7 @@ class Decoder(nn.Module):
             for _ in range(config.decoder_layers)
         )
         self.output_norm = nn.Parameter(torch.ones(hidden))
-        self.output_bias = nn.Parameter(torch.zeros(PIECES))
+        self.output_bias = nn.Parameter(torch.zeros(VOCABULARY))
 
     def forward(self, embeddings_BE: Tensor, pieces_BL: Tensor) -> Tensor:
         """Logits of the next piece after the slots and after each piece.

@@ -16,10 +16,8 @@ from torch import Tensor, nn
 
 from cellular.cct.config import CCTConfig
 from cellular.cct.layers import Layer, position_codes, rotary_table
-from cellular.decoders.ret.model import normalise
+from cellular.decoders.ret.model import VOCABULARY, normalise
 from cellular.decoders.ret.vocabulary import END
-
-PIECES = 256
 
 
 class Encoder(nn.Module):
@@ -55,7 +53,7 @@ class ConvTokenizer(nn.Module):
     def __init__(self, config: CCTConfig) -> None:
         super().__init__()
         width, hidden = config.kernel, config.hidden
-        self.pieces = nn.Parameter(torch.randn(PIECES, hidden))
+        self.pieces = nn.Parameter(torch.randn(VOCABULARY, hidden))
         self.kernel = nn.Parameter(torch.randn(hidden, hidden * width) * (2 / (hidden * width)) ** 0.5)
         self.bias = nn.Parameter(torch.zeros(hidden))
         self.norm = nn.Parameter(torch.ones(hidden))
