@@ -19,20 +19,21 @@ import typer
 from httpx_retries import Retry, RetryTransport
 
 ROW = [1.0] + [0.0] * 383
+SHORT = {"texts": ["two dogs"], "decoder": "ret", "max_length": 4}
 VALID: dict[str, list[dict[str, Any]]] = {
     "/v1/embeddings": [{"input": ["two dogs", "a cat"], "encoding_format": "base64", "dimensions": 384}],
     "/v1/process": [{"embeddings": [ROW], "lattice": None}, {"texts": ["two dogs"], "earlier": [[ROW]]}],
     "/v1/lattice/states": [{"texts": ["two dogs"]}],
     "/v1/decode": [
         {"embeddings": [ROW], "top_k": 3, "method": "greedy"},
-        {"texts": ["two dogs"], "decoder": "ret", "temperature": 0.5, "top_p": 0.9, "seed": 3, "n": 2},
-        {"texts": ["two dogs"], "decoder": "ret", "beam": 2, "max_length": 8, "stream": False},
-        {"texts": ["two dogs"], "decoder": "hybrid", "max_teacher_calls": 2, "explain": True},
         {"texts": ["two dogs"], "session_id": "fuzz", "bank": None},
+        SHORT | {"temperature": 0.5, "top_p": 0.9, "seed": 3, "n": 2},
+        SHORT | {"beam": 2, "stream": False},
+        {"texts": ["two dogs"], "decoder": "hybrid", "max_teacher_calls": 0, "explain": True},
     ],
     "/v1/generate": [
-        {"texts": ["two dogs"], "mode": "direct"},
-        {"texts": "two dogs", "mode": "text_to_text"},
+        {"texts": ["two dogs"], "mode": "direct", "lattice": None, "method": "greedy"},
+        {"texts": "two dogs", "mode": "text_to_text", "max_length": 4},
     ],
 }
 NUMBERS = [0, -1, 1, 2**63, -(2**63), 10**4000, 1e-320, 1e308, float("nan"), float("inf")]
