@@ -25,11 +25,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def demo(home: Path) -> Iterator["subprocess.Popen[str]"]:
+def demo(home: Path, request: pytest.FixtureRequest) -> Iterator["subprocess.Popen[str]"]:
     environment = os.environ | {"CELLULAR_HOME": str(home), "RAY_AUTH_MODE": "disabled", "COLUMNS": "120"}
     environment.pop("RAY_ADDRESS", None)
     with subprocess.Popen(
-        COMMAND, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, *getattr(request, "param", [])],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         yield process
         process.kill()
@@ -68,9 +73,16 @@ def test_demo_prints_the_same_answers_from_the_process_and_over_http(
     assert set(bank.phrases(range(len(bank)))).isdisjoint(gather(PHRASES, HELD_OUT)[1])
 
 
-def test_a_demo_ended_by_ctrl_c_leaves_nothing_running(demo: "subprocess.Popen[str]", home: Path) -> None:
+@pytest.mark.parametrize(
+    ("demo", "said"),
+    [([], "starting the HTTP application"), (["--serve"], "the application stays up")],
+    indirect=["demo"],
+)
+def test_a_demo_ended_by_ctrl_c_leaves_nothing_running(
+    demo: "subprocess.Popen[str]", said: str, home: Path
+) -> None:
     assert demo.stderr
-    assert any("starting the HTTP application" in line for line in demo.stderr)
+    assert any(said in line for line in demo.stderr)
     demo.send_signal(signal.SIGINT)
     demo.communicate(timeout=100)
     assert demo.returncode == 130
