@@ -1,6 +1,7 @@
 """Evaluation of what makes embeddings of embeddings, beside baselines: `map` to what follows, `denoise`."""
 
 import platform
+import random
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from pipelines.evaluation_data import data_folder, held_out_texts, set_names, tr
 from pipelines.mappers import Mapper, checkpoint_mapper, identity, mean, ridge
 from pipelines.mapping_data import (
     DAMAGES,
+    SEED,
     MappingTest,
     damaged,
     embed_pairs,
@@ -109,28 +111,20 @@ def _denoise(
     share = -(-config.limit // len(files))
     texts = [text for file in files for text in held_out_texts(file, training, None, share)]
     embeddings = loader.encode(texts[: config.limit])
-    fitted = loader.encode(sorted(training, key=hash_order)[: config.fitted])
-    lots = [
-        damaged(name, lot) for name, lot in zip(DAMAGES, np.array_split(fitted, len(DAMAGES)), strict=True)
-    ]
-    sample = MappingTest(
-        "all", np.concatenate([lot.sources for lot in lots]), np.concatenate([lot.targets for lot in lots])
-    )
-    mappers = [identity(), mean(sample), ridge(_shuffled(sample)), *made]
+    sample = random.Random(SEED).sample(sorted(training), min(config.fitted, len(training)))
+    fitted = _damaged_in_all_ways(loader.encode(sample))
+    mappers = [identity(), mean(fitted), ridge(fitted), *made]
     tests = [damaged(name, embeddings) for name in DAMAGES]
     return [_row(mapper, test, False) for test in tests for mapper in mappers], mappers
 
 
-def hash_order(text: str) -> bytes:
-    """Sorts texts in an order that has nothing to do with them, the same everywhere."""
-    import hashlib
-
-    return hashlib.blake2b(text.encode(), digest_size=8).digest()
-
-
-def _shuffled(test: MappingTest) -> MappingTest:
-    order = np.random.default_rng(0).permutation(len(test.sources))
-    return MappingTest(test.name, test.sources[order], test.targets[order])
+def _damaged_in_all_ways(embeddings: FloatArray) -> MappingTest:
+    """What baselines are fitted on: each embedding damaged in one way, in turn."""
+    sources = embeddings.copy()
+    for number, name in enumerate(DAMAGES):
+        some = slice(number, None, len(DAMAGES))
+        sources[some] = damaged(name, embeddings[some]).sources
+    return MappingTest("all", sources, embeddings)
 
 
 def _row(mapper: Mapper, test: MappingTest, history: bool) -> MappingRow:
