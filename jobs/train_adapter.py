@@ -34,7 +34,7 @@ from jobs.training_options import (
     Workers,
 )
 
-STRATEGIES = "linear, hierarchical, attention or autoencoder. Default: autoencoder."
+STRATEGIES = "linear, hierarchical, attention or autoencoder. Default: linear."
 
 
 def main(

@@ -12,7 +12,7 @@ StrategyName = Literal["linear", "hierarchical", "attention", "autoencoder"]
 class AdapterConfig(Settings):
     """Shape of an adapter."""
 
-    strategy: StrategyName = "autoencoder"
+    strategy: StrategyName = "linear"
     source_dimension: PositiveInt
     target_dimension: PositiveInt
     width: PositiveInt = Field(128, description="hidden numbers, or anchors; unused by linear")

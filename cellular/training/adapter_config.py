@@ -38,7 +38,7 @@ class TrainAdapterConfig(TrainingConfig):
 
     data: TrainingDataConfig
     source: TeacherConfig = TeacherConfig(name="lsa")
-    strategy: StrategyName = "autoencoder"
+    strategy: StrategyName = "linear"
     width: PositiveInt = Field(128, description="hidden numbers, or anchors; unused by linear")
     contrast: ContrastConfig = ContrastConfig()
     optimizer: PairOptimizerConfig = PairOptimizerConfig()

@@ -34,6 +34,7 @@ def configure(target: Path) -> TrainAdapterConfig:
             corpus=CorpusConfig(inputs=(str(corpus),)), teacher=TeacherConfig(name="hash:32"), held_out=0.2
         ),
         source=TeacherConfig(name="hash:48"),
+        strategy="autoencoder",
         width=8,
         schedule=ScheduleConfig(steps=STEPS),
         loop=PairLoopConfig(batch_pairs=32, log_seconds=0),
