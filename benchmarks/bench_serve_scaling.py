@@ -4,7 +4,8 @@
 
 Clients decode embeddings, which RETDecoder does alone; then others embed texts, which Embedder does alone.
 Each stage should follow its own load, and nothing else. Delays are shorter than those of serve/config.yaml:
-all of it fits into two minutes.
+all of it fits into two minutes. The Gateway joins what waits, so that replicas are added for what is too much
+for one call at a time, and not for every client.
 """
 
 import asyncio
@@ -85,15 +86,15 @@ def options() -> dict[str, dict[str, object]]:
 
 
 def decodes(url: str, texts: Sequence[str]) -> list[Request]:
-    """Requests that need no Embedder."""
+    """Requests that need no Embedder, eight rows each."""
     answer = httpx.post(f"{url}/v1/embeddings", json={"input": texts}, timeout=60).raise_for_status()
     rows = [one["embedding"] for one in answer.json()["data"]]
-    return [post("/v1/decode", embeddings=[row]) for row in rows]
+    return [post("/v1/decode", embeddings=rows[n : n + 8]) for n in range(0, len(rows), 8)]
 
 
 def embeds(texts: Sequence[str]) -> list[Request]:
-    """Requests that need nothing but the Embedder, eight texts each."""
-    return [post("/v1/embeddings", input=texts[n : n + 8]) for n in range(0, len(texts), 8)]
+    """Requests that need nothing but the Embedder, sixteen texts each."""
+    return [post("/v1/embeddings", input=texts[n : n + 16]) for n in range(0, len(texts), 16)]
 
 
 async def played(url: str, phase: Phase, clients: int) -> list[Answer]:
@@ -140,7 +141,7 @@ def draw(
 
 def main(
     seconds: Annotated[float, typer.Option(help="of each phase")] = 25,
-    clients: Annotated[int, typer.Option(help="that do not pause")] = 8,
+    clients: Annotated[int, typer.Option(help="that do not pause")] = 16,
     name: Annotated[str, typer.Option(help="of the picture in results/")] = "serve_scaling.svg",
 ) -> None:
     """Shift the load, and draw what the stages do."""
