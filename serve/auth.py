@@ -93,7 +93,7 @@ class KeyRequired:
     Args:
         app: what is behind it.
         keys: those that are admitted.
-        open_paths: what needs none; one that ends with / opens all below it.
+        open_paths: what needs none; one that ends with / opens all below it, but / opens itself alone.
     """
 
     def __init__(self, app: ASGIApp, keys: ApiKeys, open_paths: tuple[str, ...]) -> None:
@@ -113,7 +113,8 @@ class KeyRequired:
         return scheme.lower() == "bearer" and self.keys.accept(key.strip())
 
     def _open(self, path: str) -> bool:
-        return any(path == one or (one.endswith("/") and path.startswith(one)) for one in self.open_paths)
+        folders = tuple(one for one in self.open_paths if one.endswith("/") and one != "/")
+        return path in self.open_paths or path.startswith(folders)
 
 
 def unauthorized() -> ProblemError:

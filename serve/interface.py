@@ -27,13 +27,14 @@ from cellular.client.results import (
     Readiness,
     Stats,
 )
+from serve import page
 from serve.auth import ApiKeys, KeyRequired
 from serve.gateway import Gateway
 from serve.middleware import REQUEST_ID, Bodies, RequestIds
 from serve.problems import MEDIA_TYPE, add_problem_handlers
 from serve.settings import Interface
 
-OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/docs/", "/openapi.json")
+OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/docs/", "/openapi.json", *page.OPEN_PATHS)
 REFERENCE = "#/components/schemas/{model}"
 
 ANY = (400, 401, 500)  # of every route that needs a key
@@ -95,6 +96,7 @@ def http_app(gateway: Gateway, interface: Interface) -> FastAPI:
             response_model=route.response,
             responses=responses(route),
         )
+    page.add_page(app)
     add_problem_handlers(app)
     keys = ApiKeys(interface.api_keys) if interface.api_keys is not None else None
     # The last that is added meets a request first.

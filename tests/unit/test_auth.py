@@ -130,3 +130,8 @@ def test_a_page_of_a_named_origin_may_ask_and_no_other(ask, send):
     assert "access-control-allow-origin" not in refused.headers
     off = send("GET", "/healthz", headers={"Origin": "https://here"})
     assert "access-control-allow-origin" not in off.headers
+
+
+def test_the_page_needs_no_key_and_opens_nothing_else(ask):
+    asked = ("/", "/page/main.js", "/v1/models", "/nowhere")
+    assert [ask("GET", path).status_code for path in asked] == [200, 200, 401, 401]
