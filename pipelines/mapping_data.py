@@ -29,6 +29,7 @@ DAMAGES: dict[str, Damaging] = {
     "none": lambda rows: rows,
     "noise .5": lambda rows: move(rows, torch.full((len(rows), 1), 0.5)),
     "noise 1": lambda rows: move(rows, torch.full((len(rows), 1), 1.0)),
+    "noise 2": lambda rows: move(rows, torch.full((len(rows), 1), 2.0)),
     "half the numbers": lambda rows: lose_dimensions(rows, torch.full((len(rows), 1), 0.5)),
     "8 bits": lambda rows: quantise(rows, 8),
     "4 bits": lambda rows: quantise(rows, 4),
