@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from cellular.adapter import UniversalAdapter
+from cellular.adapter.adapter import WEIGHTS
 from cellular.checkpoint_files import find_checkpoint
 from cellular.config import TeacherConfig
+from cellular.files import sha256_file
 from cellular.teachers import load_teacher
 from cellular.types import FloatArray
 
@@ -21,8 +23,8 @@ class AdaptedEmbedder:
     """
 
     def __init__(self, adapter: str) -> None:
-        self.name = find_checkpoint(adapter).name
-        self.adapter = UniversalAdapter.load(adapter)
+        self.folder = find_checkpoint(adapter)
+        self.adapter = UniversalAdapter.load(self.folder)
         self.teacher = load_teacher(TeacherConfig(name=self.adapter.source.name))
         self.adapter.check_source(self.teacher.fingerprint)
 
@@ -32,10 +34,10 @@ class AdaptedEmbedder:
 
     def describe(self) -> dict[str, Any]:
         """What this worker answers from."""
-        source, target = self.adapter.source, self.adapter.target
         return {
-            "name": self.name,
-            "fingerprint": target.fingerprint,
-            "source": source.model_dump(),
+            "name": self.folder.name,
+            "fingerprint": sha256_file(self.folder / WEIGHTS)[:16],
+            "source": self.adapter.source.model_dump(),
+            "target": self.adapter.target.model_dump(),
             "strategy": self.adapter.strategy,
         }
