@@ -6,7 +6,7 @@ from ray import serve
 
 from cellular.teachers import HashTeacher
 from serve import app
-from serve.settings import ServeConfig
+from serve.settings import Limits, ServeConfig
 from tests.load import Load, wait_until
 
 BUSY, IDLE = 3, 1
@@ -33,10 +33,15 @@ def client(cluster, ret_checkpoint):
             "graceful_shutdown_wait_loop_s": 0.1,
             "user_config": {"max_batch_size": 1, "batch_wait_timeout_s": 0.0},
         }
-    config = ServeConfig(stages=("RETDecoder",), checkpoint=str(ret_checkpoint), engine="torch")
+    config = ServeConfig(
+        stages=("RETDecoder",),
+        checkpoint=str(ret_checkpoint),
+        engine="torch",
+        limits=Limits(deadline_s=250),  # answers are slow while replicas start on a small machine
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app, "deployment_options", lambda: options)
-        with app.running(config, port=0) as url, httpx.Client(base_url=url, timeout=120) as client:
+        with app.running(config, port=0) as url, httpx.Client(base_url=url, timeout=300) as client:
             yield client
 
 
@@ -57,7 +62,7 @@ def test_load_on_one_stage_scales_it_and_not_the_other_and_goes_with_it(client, 
     vectors, text = HashTeacher(384).encode(["a cat", "two dogs"]).tolist(), "water under the bridge " * 300
     requests = {
         "RETDecoder": ("/v1/decode", {"embeddings": vectors, "max_length": 64}),
-        "Embedder": ("/v1/embeddings", {"model": "hash:384", "input": [text] * 60}),
+        "Embedder": ("/v1/embeddings", {"model": "hash:384", "input": [text] * 30}),
     }
     path, body = requests[busy]
     idle = ({"RETDecoder", "Embedder"} - {busy}).pop()
