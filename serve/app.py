@@ -116,7 +116,8 @@ def __getattr__(name: str) -> serve.Application:
 def deployment_options() -> dict[str, Options]:
     """Options by deployment, from config.yaml: its defaults also hold where no file is deployed."""
     entries = application_options()["deployments"]
-    return {entry["name"]: {key: entry[key] for key in entry if key != "name"} for entry in entries}
+    options = {entry["name"]: {key: entry[key] for key in entry if key != "name"} for entry in entries}
+    return {"TextToText": options["RETDecoder"]} | options
 
 
 def application_options() -> dict[str, Any]:
