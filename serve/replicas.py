@@ -66,11 +66,14 @@ class Replica:
     def __init__(self, stage: str) -> None:
         self.metrics = WorkerMetrics(stage)
         self.done = Counter(calls=0, batches=0, rows=0)
+        # A queue of its own: one that decorates the method would be one for all that are fused, and a stage
+        # that calls another from its batch would wait for itself.
+        self._batched = serve.batch(self._compute)
 
     def reconfigure(self, batching: dict[str, float]) -> None:
         """Take over `user_config`, without a restart."""
-        self._compute.set_max_batch_size(int(batching["max_batch_size"]))  # type: ignore[attr-defined]
-        self._compute.set_batch_wait_timeout_s(batching["batch_wait_timeout_s"])  # type: ignore[attr-defined]
+        self._batched.set_max_batch_size(int(batching["max_batch_size"]))  # type: ignore[attr-defined]
+        self._batched.set_batch_wait_timeout_s(batching["batch_wait_timeout_s"])  # type: ignore[attr-defined]
 
     async def statistics(self) -> dict[str, int]:
         """Calls, batches and rows since the start."""
@@ -78,9 +81,8 @@ class Replica:
 
     async def compute(self, method: Callable[..., Any], rows: Rows, *options: Any) -> Any:
         """A worker's method on rows, with those of other calls that wait for the same."""
-        return await self._compute(Work(method, rows, options, named_requests()))
+        return await self._batched(Work(method, rows, options, named_requests()))
 
-    @serve.batch
     async def _compute(self, calls: list[Work]) -> list[Any]:
         answers: dict[int, Any] = {}
         for method, options in dict.fromkeys((call.method, call.options) for call in calls):

@@ -31,7 +31,7 @@ def test_every_stage_answers_a_text_and_no_other_host_is_asked(page: Page, url: 
     page.on("request", lambda request: asked.append(request.url))
     page.reload()
     page.wait_for_selector("body[data-ready]")
-    ask(page, "an owl sleeps by the fire")
+    ask(page, "an owl sleeps near the fire")
     expect(page.locator("#nearest li").first).to_contain_text("an owl sleeps by the fire")
     expect(page.locator("#nearest li")).to_have_count(4)
     expect(page.locator("#chosen")).not_to_be_empty()
