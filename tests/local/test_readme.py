@@ -29,7 +29,7 @@ def blocks(section: int, language: str) -> list[str]:
 
 
 (BUILD,), (DECODE,), (CURL,), (TRAIN,) = (blocks(section, "sh") for section in (1, 2, 3, 5))
-(PROGRAM,) = blocks(4, "python")
+PROGRAM, PIPELINE = blocks(4, "python")
 CLIENTS = blocks(3, "python")
 
 pytestmark = [
@@ -74,6 +74,10 @@ def test_the_program_prints_a_text_for_each_embedding_and_the_statistics(folder:
     assert one
     assert len(ast.literal_eval(both)) == 2
     assert "'cache'" in statistics
+
+
+def test_the_named_pipeline_writes_a_text(folder: Path) -> None:
+    assert run([sys.executable, "-c", PIPELINE], folder).strip()
 
 
 def test_each_decoder_writes_both_texts(folder: Path) -> None:
