@@ -1,7 +1,8 @@
 """The HTTP application beside what a user would write: latency when idle, throughput, overload, memory.
 
-    python -m benchmarks.bench_serve compare             about a quarter of an hour
-    python -m benchmarks.bench_serve soak --minutes 20   memory of every replica under mixed load
+    python -m benchmarks.bench_serve             about a quarter of an hour
+
+`soak_serve` is its neighbour: the memory of every replica under mixed load.
 
 Everything runs on this machine, the load included. What is compared takes turns within a run, since a machine
 is never as fast as it was; each is a process of its own (serve_servers.py).
@@ -202,7 +203,7 @@ def head() -> list[str]:
     return [
         "# The HTTP application",
         "",
-        f"{date.today()}, {machine}, the load included; `python -m benchmarks.bench_serve compare`. One",
+        f"{date.today()}, {machine}, the load included; `python -m benchmarks.bench_serve`. One",
         "replica of each stage. Of several rounds, in which all take turns, the median.",
         "",
         "- `process`: one FastAPI + uvicorn process with the same workers; `gathered`: with the Gateway,",

@@ -226,7 +226,7 @@ def _stack(counts: "Sequence[csr_matrix]") -> "csr_matrix":
 
 
 def _rounded(rows_VD: FloatArray, idf_V: FloatArray) -> _Weights:
-    """Rows as 8 bits and a scale, which moves a text's vector by a cosine of .0001 or less."""
+    """Rows as 8 bits and a scale: an eighth of float64's bytes."""
     scales_V = np.maximum(np.abs(rows_VD).max(axis=1) / 127, 1e-30).astype(np.float32)
     components_VD = np.ascontiguousarray(np.rint(rows_VD / scales_V[:, None]).astype(np.int8))
     return _Weights(components_VD, scales_V, idf_V)

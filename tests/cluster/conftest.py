@@ -25,9 +25,9 @@ CLIENTS = 4
 os.environ["RAY_AUTH_MODE"] = "disabled"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
-    """A head that runs no replicas, and two nodes of which each could run all."""
+    """A head that runs no replicas, and two nodes of which each could run all; gone before another Ray begins."""
     head = {"num_cpus": 0, "include_dashboard": False, "_system_config": {"metrics_report_interval_ms": 1000}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_SERVE_METRICS_EXPORT_INTERVAL_MS", "1000")
@@ -40,14 +40,14 @@ def nodes() -> Iterator[Cluster]:
         cluster.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bank")
     create_bank(path, PHRASES, HashTeacher())
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def config(bank: Path) -> ServeConfig:
     """With queues that a test can fill, and a bank that is looked after often."""
     return ServeConfig(
@@ -58,7 +58,7 @@ def config(bank: Path) -> ServeConfig:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def url(nodes: Cluster, config: ServeConfig) -> Iterator[str]:
     """Where the application is; each stage has two replicas."""
     options = app.deployment_options()
