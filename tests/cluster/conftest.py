@@ -27,7 +27,10 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
-    """A head that runs no replicas, and two nodes of which each could run all; gone before another Ray begins."""
+    """A head that runs no replicas, and two nodes of which each could run all.
+
+    They end with the module: a process can be in one Ray only.
+    """
     head = {"num_cpus": 0, "include_dashboard": False, "_system_config": {"metrics_report_interval_ms": 1000}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_SERVE_METRICS_EXPORT_INTERVAL_MS", "1000")
