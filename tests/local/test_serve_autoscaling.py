@@ -6,7 +6,7 @@ from ray import serve
 
 from cellular.teachers import HashTeacher
 from serve import app
-from serve.settings import Limits, ServeConfig
+from serve.settings import Gathering, Limits, ServeConfig
 from tests.load import Load, wait_until
 
 BUSY, IDLE = 3, 1
@@ -38,6 +38,7 @@ def client(cluster, ret_checkpoint):
         checkpoint=str(ret_checkpoint),
         engine="torch",
         limits=Limits(deadline_s=250),  # answers are slow while replicas start on a small machine
+        gathering=Gathering(rows=1),  # each request a call of its own: joined ones would be little load
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app, "deployment_options", lambda: options)
