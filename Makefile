@@ -18,7 +18,8 @@ demo: .venv/.installed ## build a phrase bank of this machine's own English, dec
 	$(BIN)/cellular demo
 
 test: .venv/.installed .venv/prometheus ## run the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(BIN)/python -m pytest -n 2 tests/unit)
+	$(if $(ARGS),,$(BIN)/python -m pytest tests/browser tests/cluster tests/local)
 
 check: .venv/.installed ## ruff, mypy and import-linter, as CI runs them
 	$(BIN)/ruff check .
