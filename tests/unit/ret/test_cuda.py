@@ -73,8 +73,12 @@ def test_samples_are_as_frequent_as_they_are_likely(model: RET, embeddings: Tens
 def test_the_engine_writes_what_its_single_steps_write(model: RET, embeddings: Tensor) -> None:
     engine = CudaEngine(model)
     rows = embeddings.cpu().numpy()
-    texts = zip(engine.greedy(rows, 1), greedy(engine, rows, 1), strict=True)
-    assert np.mean([np.array_equal(one, other) for one, other in texts]) > 0.8  # bf16: near ties may differ
+    same = []  # of the pieces that follow the same pieces: bf16 may decide a near tie the other way
+    for one, other in zip(engine.greedy(rows, 4), greedy(engine, rows, 4), strict=True):
+        equal = [bool(a == b) for a, b in zip(one, other, strict=False)]
+        same += equal[: equal.index(False) + 1] if False in equal else equal
+    assert len(same) > 3 * len(rows)  # later pieces are compared too: they read what the steps before kept
+    assert np.mean(same) > 0.8
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="there is a GPU")
