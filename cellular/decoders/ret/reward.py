@@ -80,7 +80,8 @@ class RewardedTexts:
 
     def _written(self, samples_SL: Tensor) -> Sequence[str]:
         """What stands for an empty text is a full stop: teachers have no embedding of nothing."""
-        return [self._vocabulary.decode(ids) or "." for ids in samples_SL.to(torch.uint8).cpu().numpy()]
+        ids_SL = samples_SL.to(torch.uint8).cpu().numpy()
+        return [text or "." for text in self._vocabulary.decode_batch(ids_SL)]
 
 
 def draw(

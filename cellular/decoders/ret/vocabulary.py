@@ -55,6 +55,7 @@ class Vocabulary:
         _check_pieces(self.pieces)
         self._marked = _Marking(piece for piece in self.pieces if len(piece) == 1)
         self._written = ("", "", *self.pieces)
+        self._written_in_rows = ("", _UNKNOWN, *self.pieces)  # the escape's place ends a row
 
     @staticmethod
     @cache
@@ -161,6 +162,23 @@ class Vocabulary:
         """
         sequence = bytes(map(int, ids)).partition(b"\0")[0]
         return "".join(text for text, _ in self._runs(sequence))
+
+    def decode_batch(self, ids_BL: PieceArray) -> list[str]:
+        """The text of each row, as `decode` gives it, in a fraction of the time.
+
+        Args:
+            ids_BL: (B, L) uint8.
+        """
+        ended_BL = np.logical_or.accumulate(ids_BL == END, axis=1)
+        rows_BL = np.where(ended_BL, np.uint8(END), ids_BL)
+        spelled_B = (rows_BL == ESCAPE).any(axis=1)
+        rows_BL[spelled_B] = END
+        closed_BL = np.pad(rows_BL, ((0, 0), (0, 1)), constant_values=ESCAPE)
+        marked = "".join(map(self._written_in_rows.__getitem__, closed_BL[closed_BL != END].tobytes()))
+        texts = self._marked.read(marked).split(_UNKNOWN)[:-1]
+        for row in np.flatnonzero(spelled_B).tolist():
+            texts[row] = self.decode(ids_BL[row])
+        return texts
 
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
         """The text of ids as they come, in non-empty increments whose join is `decode`'s.

@@ -81,6 +81,12 @@ def test_any_ids_give_a_text_that_can_be_encoded(ids: list[int]) -> None:
     assert VOCABULARY.decode(VOCABULARY.encode(text)) == text
 
 
+@given(st.lists(st.lists(st.integers(0, 255) | st.sampled_from([END, ESCAPE]), min_size=9, max_size=9)))
+def test_a_batch_of_ids_gives_the_texts_of_its_rows(rows: list[list[int]]) -> None:
+    ids = np.array(rows, np.uint8).reshape(-1, 9)
+    assert VOCABULARY.decode_batch(ids) == [VOCABULARY.decode(row) for row in rows]
+
+
 def test_ids_may_come_as_any_sequence_of_integers() -> None:
     ids = VOCABULARY.encode("Hello, Welt ß!")
     for same in (ids.astype(np.int64), torch.from_numpy(ids), ids.tolist(), iter(ids)):
