@@ -4,26 +4,22 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from cellular.batches import padded, token_batches, tokenised
 from cellular.config import TeacherConfig
 from cellular.errors import CellularError
 from cellular.graphs import UnsupportedModelError, exported, load_sentence_transformer
+from cellular.torch_encoders import TorchEncoder
 from cellular.types import FloatArray
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-    from tokenizers import Tokenizer
-    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
 _FLOATS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of what is not quantised
-_GPU_TOKENS = 65_536  # of one pass on a GPU, which fewer would leave idle
 _WINDOW = 16_384  # texts tokenised and sorted at a time, so that memory does not follow the number of texts
 
 
@@ -112,91 +108,11 @@ class OpenVINOEncoder:
         def store(request: Any, rows: np.ndarray) -> None:
             vectors[rows] = request.get_output_tensor().data
 
-        encodings = self._tokenizer.encode_batch_fast([self._prompt + text for text in texts])
-        tokens = [encoding.ids for encoding in encodings]
+        tokens = tokenised(self._tokenizer, [self._prompt + text for text in texts])
         self._queue.set_callback(store)
-        for rows in token_batches([len(ids) for ids in tokens], self._batch_tokens):
-            self._queue.start_async(padded([tokens[row] for row in rows]), rows)
+        for rows in token_batches(tokens.lengths_N, self._batch_tokens):
+            self._queue.start_async(padded(tokens, rows), rows)
         self._queue.wait_all()
-
-
-class TorchEncoder:
-    """sentence-transformers' own modules: for GPUs, and for models that cannot be exported.
-
-    Texts are tokenised all at once: `SentenceTransformer.encode` does it batch by batch while the GPU waits.
-    """
-
-    neighbour_agreement: float | None = None
-
-    def __init__(self, model: "SentenceTransformer", config: TeacherConfig) -> None:
-        dimension = model.get_embedding_dimension()
-        if dimension is None:
-            raise CellularError(f"teacher {config.name} does not say the dimension of its vectors")
-        self.dimension = dimension
-        self._model = model
-        self._device = model.device.type
-        fp32 = config.precision == "fp32" or (config.precision == "auto" and self._device == "cpu")
-        self.precision = "fp32" if fp32 else "bf16"
-        self._batch_size = 32 if self._device == "cpu" else 512
-        self._tokenizer = _plain_tokenizer(model)
-        self._batch_tokens = max(config.batch_tokens, 1 if self._device == "cpu" else _GPU_TOKENS)
-
-    def encode(self, texts: Sequence[str]) -> FloatArray:
-        """(N, D) float32 of unit length."""
-        unit: FloatArray = self.encode_tensor(texts).cpu().numpy()
-        return unit
-
-    def encode_tensor(self, texts: Sequence[str]) -> "Tensor":
-        """(N, D) float32 of unit length, on the model's device."""
-        import torch
-
-        if not texts:
-            return torch.empty(0, self.dimension)
-        with torch.autocast(self._device, torch.bfloat16, enabled=self.precision == "bf16"):
-            vectors = self._batches(texts) if self._tokenizer else self._whole(texts)
-        return torch.nn.functional.normalize(vectors.float(), dim=1)
-
-    def _whole(self, texts: Sequence[str]) -> "Tensor":
-        return self._model.encode(
-            list(texts), batch_size=self._batch_size, show_progress_bar=False, convert_to_tensor=True
-        )
-
-    def _batches(self, texts: Sequence[str]) -> "Tensor":
-        import torch
-
-        assert self._tokenizer
-        vectors = torch.empty(len(texts), self.dimension, device=self._model.device)
-        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
-        with torch.inference_mode():
-            for rows in token_batches([len(ids) for ids in tokens], self._batch_tokens):
-                arrays = padded([tokens[row] for row in rows])
-                features = {name: torch.from_numpy(array) for name, array in arrays.items()}
-                features = {name: tensor.to(self._model.device) for name, tensor in features.items()}
-                vectors[torch.from_numpy(rows)] = self._model(features)["sentence_embedding"].float()
-        return vectors
-
-
-def _plain_tokenizer(model: "SentenceTransformer") -> "Tokenizer | None":
-    """The model's tokenizer where nothing else is done to texts: no prompt, and a `tokenizers` one."""
-    from tokenizers import Tokenizer
-
-    backend = getattr(model.tokenizer, "backend_tokenizer", None)
-    if not isinstance(backend, Tokenizer) or model.default_prompt_name or not model.max_seq_length:
-        return None
-    tokenizer = Tokenizer.from_str(backend.to_str())
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(model.max_seq_length)
-    return tokenizer
-
-
-def token_batches(lengths: Sequence[int], budget: int) -> Iterator[np.ndarray]:
-    """Rows of each batch, longest first: rows times longest stays within the budget, or it is one row."""
-    order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
-    start = 0
-    while start < len(order):
-        size = max(1, budget // lengths[order[start]])
-        yield order[start : start + size]
-        start += size
 
 
 def available_threads() -> int:
@@ -204,17 +120,6 @@ def available_threads() -> int:
     granted = os.environ.get("OMP_NUM_THREADS", "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(int(granted), cores) if granted.isdigit() and int(granted) > 0 else cores
-
-
-def padded(tokens: list[list[int]]) -> dict[str, np.ndarray]:
-    """A graph's input: token numbers and attention mask, each (rows, longest) int64."""
-    longest = max(map(len, tokens))
-    ids = np.zeros((len(tokens), longest), np.int64)
-    mask = np.zeros_like(ids)
-    for row, numbers in enumerate(tokens):
-        ids[row, : len(numbers)] = numbers
-        mask[row, : len(numbers)] = 1
-    return {"input_ids": ids, "attention_mask": mask}
 
 
 def _uses_cuda(config: TeacherConfig) -> bool:

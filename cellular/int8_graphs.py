@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from cellular.batches import padded, tokenised
 from cellular.config import TeacherConfig
-from cellular.encoders import OpenVINOEncoder, padded
+from cellular.encoders import OpenVINOEncoder
 from cellular.errors import CellularError
 from cellular.graphs import cache_folder, kept, save_settings
 from cellular.types import FloatArray
@@ -93,7 +94,9 @@ def _save_quantised(graph: Path, target: Path, sentences: Sequence[str]) -> None
 
     nncf = _import_nncf()
     tokenizer = Tokenizer.from_file(str(graph / "tokenizer.json"))
-    examples = nncf.Dataset(sentences, lambda text: padded([tokenizer.encode(text).ids]))
+    examples = nncf.Dataset(
+        sentences, lambda text: padded(tokenised(tokenizer, [text]), np.zeros(1, np.int64))
+    )
     with redirect_stdout(sys.stderr):  # its progress bars
         model = nncf.quantize(
             openvino.Core().read_model(graph / "graph.xml"),

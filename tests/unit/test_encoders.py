@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cellular.batches import token_batches
 from cellular.config import TeacherConfig
-from cellular.encoders import Encoder, OpenVINOEncoder, TorchEncoder, available_threads, token_batches
+from cellular.encoders import Encoder, OpenVINOEncoder, available_threads
 from cellular.errors import CellularError
 from cellular.graphs import UnsupportedModelError, exported, load_sentence_transformer
 from cellular.teachers import find_model, fingerprint
+from cellular.torch_encoders import TorchEncoder
 from cellular.types import FloatArray
 
 MODEL = "all-MiniLM-L6-v2"
