@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cellular.adapter import UniversalAdapter
-from cellular.adapter.adapter import WEIGHTS
-from cellular.checkpoint_files import find_checkpoint
+from cellular.checkpoint_files import find_checkpoint, weights_fingerprint
 from cellular.config import TeacherConfig
-from cellular.files import sha256_file
 from cellular.teachers import load_teacher
 from cellular.types import FloatArray
 
@@ -36,7 +34,7 @@ class AdaptedEmbedder:
         """What this worker answers from."""
         return {
             "name": self.folder.name,
-            "fingerprint": sha256_file(self.folder / WEIGHTS)[:16],
+            "fingerprint": weights_fingerprint(self.folder),
             "source": self.adapter.source.model_dump(),
             "target": self.adapter.target.model_dump(),
             "strategy": self.adapter.strategy,

@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cellular.checkpoint_files import find_checkpoint
-from cellular.files import sha256_file
+from cellular.checkpoint_files import find_checkpoint, weights_fingerprint
 from cellular.lattice import load_lattice, record_states
-from cellular.lattice.checkpoint import WEIGHTS
 from cellular.lattice.inference import process
 from cellular.types import FloatArray
 
@@ -62,7 +60,7 @@ class Lattice:
             "teacher": {"fingerprint": self.checkpoint.teacher},
             "lattice": {
                 "name": self.folder.name,
-                "fingerprint": sha256_file(self.folder / WEIGHTS)[:16],
+                "fingerprint": weights_fingerprint(self.folder),
                 "dimension": self.dimension,
                 "steps": self.checkpoint.lattice.config.steps,
                 "history": self.checkpoint.lattice.config.history is not None,

@@ -6,11 +6,9 @@ from typing import Any
 import numpy as np
 
 from actors.decoding import Alternative, RETOptions, RETResult
-from cellular.checkpoint_files import find_checkpoint
+from cellular.checkpoint_files import find_checkpoint, weights_fingerprint
 from cellular.decoders import ret
-from cellular.decoders.ret.checkpoint import WEIGHTS
 from cellular.decoders.ret.weights import Precision
-from cellular.files import sha256_file
 from cellular.types import FloatArray
 
 
@@ -85,7 +83,7 @@ def describe_ret(checkpoint: str, decoder: ret.RETDecoder) -> dict[str, Any]:
         "teacher": {"name": teacher.name, "fingerprint": teacher.fingerprint},
         "checkpoint": {
             "name": folder.name,
-            "fingerprint": sha256_file(folder / WEIGHTS)[:16],
+            "fingerprint": weights_fingerprint(folder),
             "dimension": teacher.dimension,
             "teacher": teacher.name,
             "engine": decoder.engine.name,

@@ -5,10 +5,8 @@ from typing import Any
 
 from actors.decoding import TextOptions
 from cellular import cct
-from cellular.cct.checkpoint import WEIGHTS
-from cellular.checkpoint_files import find_checkpoint
+from cellular.checkpoint_files import find_checkpoint, weights_fingerprint
 from cellular.decoders.ret import MAX_PIECES
-from cellular.files import sha256_file
 
 
 class TextToText:
@@ -55,7 +53,7 @@ class TextToText:
         return {
             "text_to_text": {
                 "name": self.folder.name,
-                "fingerprint": sha256_file(self.folder / WEIGHTS)[:16],
+                "fingerprint": weights_fingerprint(self.folder),
                 "dimension": self.model.model.config.embedding_dimension,
                 "tasks": list(self.model.tasks),
                 "max_pieces": cct.MAX_SOURCE,

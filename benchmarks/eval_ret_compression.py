@@ -22,8 +22,8 @@ import torch
 import typer
 from threadpoolctl import threadpool_limits
 
+from cellular.checkpoint_files import WEIGHTS
 from cellular.decoders.ret import Checkpoint, RETDecoder, load_checkpoint, save_checkpoint
-from cellular.decoders.ret.checkpoint import WEIGHTS
 from cellular.decoders.ret.sparsity import sparsity
 from cellular.decoders.ret.weights import Precision, matrices
 from cellular.embeddings import EmbeddingLoader

@@ -1,23 +1,120 @@
-"""The files that every kind of checkpoint has: validated settings in JSON, weights in safetensors."""
+"""The files that every kind of checkpoint has: validated settings in JSON, weights in safetensors.
+
+FOLDER/
+  model.safetensors   the weights
+  config.json         what they are, and how they were made; written last
+  README.md           the model card, if there is one
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import ValidationError
+import torch
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, ValidationError, model_serializer
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load
-from torch import Tensor
+from safetensors.torch import load, save
+from torch import Tensor, nn
 
+from cellular import __version__
 from cellular.config import Settings
 from cellular.errors import CellularError
+from cellular.files import sha256_file, write_atomically
 
-Config = TypeVar("Config", bound=Settings)
-
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 _PACKAGED = Path(__file__).parent / "checkpoints"
+
+
+class CheckpointConfig(Settings):
+    """What config.json holds, whatever the checkpoint; a kind adds what it is made of."""
+
+    kind: ClassVar[str]  # for the error where it is another's, such as "a lattice's"
+
+    format: Literal[1] = 1
+    training: dict[str, JsonValue] = Field({}, description="facts for people: data, command, commit, figures")
+    cellular: str = Field(__version__, description="release that wrote it")
+
+    @model_serializer(mode="wrap")
+    def _origin_last(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = serialize(self)
+        return fields | {name: fields.pop(name) for name in ("training", "cellular")}
+
+
+Config = TypeVar("Config", bound=CheckpointConfig)
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def write_checkpoint(
+    folder: Path | str,
+    config: CheckpointConfig,
+    weights: Mapping[str, Tensor],
+    card: str | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write a folder, made if need be; one that is there is replaced file by file.
+
+    Args:
+        folder: its name is the checkpoint's.
+        config: what config.json says.
+        weights: as they are stored.
+        card: text of the model card; None: none is written.
+        files: others, by name.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    cards = {CARD: card.encode()} if card else {}
+    contents = {WEIGHTS: save(dict(weights)), **(files or {}), **cards}
+    contents[CONFIG] = f"{config.model_dump_json(indent=2)}\n".encode()
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+
+
+def as_stored(network: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The parameters of a network as they go into a file."""
+    return {name: value.detach().to("cpu", dtype).contiguous() for name, value in network.named_parameters()}
+
+
+def plain_card(name: str, about: str, facts: Mapping[str, object]) -> str:
+    """A model card of a sentence and the facts."""
+    lines = "\n".join(f"- {key}: {value}" for key, value in facts.items())
+    return f"# {name}\n\n{about}\n\n{lines}\n"
+
+
+def read_checkpoint(folder_or_name: Path | str, config: type[Config]) -> tuple[Path, Config]:
+    """The folder of a checkpoint that comes with the package, by name, or of any other; what it says it is.
+
+    Raises:
+        CellularError: there is none, it is damaged, or another kind's or release's.
+    """
+    folder = find_checkpoint(folder_or_name)
+    return folder, _read_config(folder / CONFIG, config)
+
+
+def restore(folder: Path, make: Callable[[], Network]) -> Network:
+    """A network with the weights of a checkpoint, in the precision that it was made in, set to evaluate.
+
+    Raises:
+        CellularError: the weights are damaged, or another network's.
+    """
+    network, weights = make_untrained(make), read_tensors(folder / WEIGHTS)
+    expected = {name: value.shape for name, value in network.named_parameters()}
+    if expected != {name: value.shape for name, value in weights.items()}:
+        raise CellularError(f"{folder / WEIGHTS} is not of the shape in its {CONFIG}: restore both")
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def make_untrained(make: Callable[[], Network]) -> Network:
+    """A new network; a program's own random numbers stay as they are."""
+    with torch.random.fork_rng(devices=[]):
+        return make()
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """Tells the weights of a checkpoint from others."""
+    return sha256_file(folder / WEIGHTS)[:16]
 
 
 def find_checkpoint(folder_or_name: Path | str) -> Path:
@@ -40,17 +137,7 @@ def packaged_checkpoints() -> list[str]:
     return sorted(path.parent.name for path in _PACKAGED.glob(f"*/{CONFIG}"))
 
 
-def read_config(path: Path, config: type[Config], what: str) -> Config:
-    """The settings in a file.
-
-    Args:
-        path: of the JSON file.
-        config: what it must hold.
-        what: it is, for the error, such as "a checkpoint's of format 1".
-
-    Raises:
-        CellularError: it cannot be read, or holds something else.
-    """
+def _read_config(path: Path, config: type[Config]) -> Config:
     try:
         return config.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -58,6 +145,7 @@ def read_config(path: Path, config: type[Config], what: str) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
+        what = f"{config.kind} of format {config.model_fields['format'].default}"
         raise CellularError(
             f"{path} is not {what}: {where}: {first['msg']}; use the release that wrote it, or restore it"
         ) from error

@@ -16,17 +16,22 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field, JsonValue, NonNegativeInt, PositiveInt
 
-from cellular import __version__
-from cellular.checkpoint_files import CONFIG, find_checkpoint, read_config, read_tensors
+from cellular.checkpoint_files import (
+    WEIGHTS,
+    CheckpointConfig,
+    read_checkpoint,
+    read_tensors,
+    write_checkpoint,
+)
 from cellular.config import Settings
 from cellular.errors import CellularError
-from cellular.files import write_atomically
 from cellular.teachers import check_texts
 from cellular.types import FloatArray
 
@@ -34,9 +39,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-FORMAT: Final = 1
 DEFAULT_LSA = "lsa-768"
-WEIGHTS, VOCABULARY, CARD = "model.safetensors", "vocabulary.json", "README.md"
+VOCABULARY = "vocabulary.json"
 _TOKEN = r"(?u)\b\w+\b|[^\w\s]"  # a word, or a mark: one tells a question
 _STEPS = 4  # power iterations of the randomised SVD (Halko et al. 2011)
 
@@ -50,14 +54,11 @@ class LSAConfig(Settings):
     part_characters: tuple[PositiveInt, PositiveInt] = Field((2, 4), description="shortest and longest")
 
 
-class _Config(Settings):
-    """What config.json holds."""
+class _Config(CheckpointConfig):
+    kind = "an LSA's"
 
-    format: Literal[1] = FORMAT
     lsa: LSAConfig
     words: NonNegativeInt = Field(description="how many of the vocabulary are words")
-    training: dict[str, JsonValue] = Field({}, description="facts for people: data, command, commit")
-    cellular: str = Field(__version__, description="release that wrote it")
 
 
 class _Terms(NamedTuple):
@@ -124,8 +125,7 @@ class LSATeacher:
         Raises:
             CellularError: there is none, it is damaged, or another release's.
         """
-        folder = find_checkpoint(folder_or_name)
-        config = read_config(folder / CONFIG, _Config, f"an LSA's of format {FORMAT}")
+        folder, config = read_checkpoint(folder_or_name, _Config)
         terms = _read_terms(folder / VOCABULARY)
         tensors = {name: tensor.numpy() for name, tensor in read_tensors(folder / WEIGHTS).items()}
         size = len(terms)
@@ -146,17 +146,10 @@ class LSATeacher:
             card: text of the model card; None: none is written.
             training: facts for people.
         """
-        from safetensors.numpy import save
-
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         config = _Config(lsa=self.config, words=len(self.terms.words), training=training or {})
         terms = json.dumps([*self.terms.words, *self.terms.parts], ensure_ascii=False)
-        write_atomically(folder / WEIGHTS, save(self._weights._asdict()))
-        write_atomically(folder / VOCABULARY, terms.encode())
-        if card:
-            write_atomically(folder / CARD, card.encode())
-        write_atomically(folder / CONFIG, f"{config.model_dump_json(indent=2)}\n".encode())
+        weights = {name: torch.from_numpy(array) for name, array in self._weights._asdict().items()}
+        write_checkpoint(folder, config, weights, card, {VOCABULARY: terms.encode()})
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Embed texts, (N, D) float32 of unit length."""

@@ -9,24 +9,17 @@ Shapes: B embeddings, E embedding dimension, N earlier embeddings.
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, JsonValue, NonNegativeInt, PositiveInt
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from cellular import __version__
-from cellular.checkpoint_files import CONFIG, find_checkpoint, read_config, read_tensors
+from cellular.checkpoint_files import CheckpointConfig, as_stored, read_checkpoint, restore, write_checkpoint
 from cellular.config import Settings
-from cellular.errors import CellularError
-from cellular.files import write_atomically
 from cellular.training.config import Share
-
-FORMAT: Final = 1
-WEIGHTS = "model.safetensors"
 
 
 class MLPConfig(Settings):
@@ -70,14 +63,11 @@ def equal_width(parameters: int, embedding_dimension: int, history: int = 0) -> 
     return max(1, (math.isqrt(linear**2 + 4 * (parameters - embedding_dimension)) - linear) // 2)
 
 
-class _Config(Settings):
-    """What config.json holds."""
+class _Config(CheckpointConfig):
+    kind = "an MLP's"
 
-    format: Literal[1] = FORMAT
     mlp: MLPConfig
     teacher: str = Field(description="fingerprint of the space that is read and written")
-    training: dict[str, JsonValue] = Field({}, description="facts for people: data, command, commit, figures")
-    cellular: str = Field(__version__, description="release that wrote it")
 
 
 @dataclass(frozen=True)
@@ -91,13 +81,9 @@ class MLPCheckpoint:
 
 def save_mlp(folder: Path | str, checkpoint: MLPCheckpoint) -> None:
     """Write a folder, made if need be; one that is there is replaced file by file."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    mlp = checkpoint.mlp
-    config = _Config(mlp=mlp.config, teacher=checkpoint.teacher, training=checkpoint.training)
-    weights = {name: value.detach().float().cpu().contiguous() for name, value in mlp.named_parameters()}
-    write_atomically(folder / WEIGHTS, save(weights))
-    write_atomically(folder / CONFIG, f"{config.model_dump_json(indent=2)}\n".encode())
+    mlp, teacher, training = checkpoint.mlp, checkpoint.teacher, checkpoint.training
+    config = _Config(mlp=mlp.config, teacher=teacher, training=training)
+    write_checkpoint(folder, config, as_stored(mlp, torch.float32))
 
 
 def load_mlp(folder_or_name: Path | str) -> MLPCheckpoint:
@@ -106,12 +92,5 @@ def load_mlp(folder_or_name: Path | str) -> MLPCheckpoint:
     Raises:
         CellularError: it is not there, is damaged, or is another release's.
     """
-    folder = find_checkpoint(folder_or_name)
-    config = read_config(folder / CONFIG, _Config, f"an MLP's of format {FORMAT}")
-    with torch.random.fork_rng(devices=[]):  # a program's own random numbers stay as they are
-        mlp = MLP(config.mlp)
-    try:
-        mlp.load_state_dict(read_tensors(folder / WEIGHTS))
-    except RuntimeError:
-        raise CellularError(f"{folder / WEIGHTS} is not of the shape in its {CONFIG}: restore both") from None
-    return MLPCheckpoint(mlp.eval(), config.teacher, config.training)
+    folder, config = read_checkpoint(folder_or_name, _Config)
+    return MLPCheckpoint(restore(folder, partial(MLP, config.mlp)), config.teacher, config.training)

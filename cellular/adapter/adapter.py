@@ -6,28 +6,23 @@ FOLDER/
   README.md           the model card, if there is one
 """
 
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal
 
 import torch
 from numpy.typing import ArrayLike
-from pydantic import Field, JsonValue
-from safetensors.torch import save
+from pydantic import JsonValue
 from torch.nn.functional import normalize
 
-from cellular import __version__
 from cellular.adapter.config import AdapterConfig, StrategyName
 from cellular.adapter.strategies import STRATEGIES, Linear
-from cellular.checkpoint_files import CONFIG, find_checkpoint, read_config, read_tensors
+from cellular.checkpoint_files import CheckpointConfig, as_stored, read_checkpoint, restore, write_checkpoint
 from cellular.checks import check_embeddings
 from cellular.config import Settings
 from cellular.errors import CellularError
-from cellular.files import write_atomically
 from cellular.types import FloatArray
 
-FORMAT: Final = 1
 DEFAULT_ADAPTER = "adapter-lsa-768-to-all-MiniLM-L6-v2"
-WEIGHTS, CARD = "model.safetensors", "README.md"
 _ROWS = 8_192  # mapped at once
 
 
@@ -39,15 +34,12 @@ class Space(Settings):
     dimension: int
 
 
-class _Config(Settings):
-    """What config.json holds."""
+class _Config(CheckpointConfig):
+    kind = "an adapter's"
 
-    format: Literal[1] = FORMAT
     adapter: AdapterConfig
     source: Space
     target: Space
-    training: dict[str, JsonValue] = Field({}, description="facts for people: data, command, commit, figures")
-    cellular: str = Field(__version__, description="release that wrote it")
 
 
 class UniversalAdapter:
@@ -133,14 +125,8 @@ class UniversalAdapter:
         Raises:
             CellularError: there is none, it is damaged, or another release's.
         """
-        folder = find_checkpoint(folder_or_name)
-        config = read_config(folder / CONFIG, _Config, f"an adapter's of format {FORMAT}")
-        network = make_network(config.adapter)
-        weights = read_tensors(folder / WEIGHTS)
-        expected = {name: value.shape for name, value in network.named_parameters()}
-        if expected != {name: value.shape for name, value in weights.items()}:
-            raise CellularError(f"{folder / WEIGHTS} is not of the shape in its {CONFIG}: restore both")
-        network.load_state_dict(weights)
+        folder, config = read_checkpoint(folder_or_name, _Config)
+        network = restore(folder, partial(make_network, config.adapter))
         return cls(network, config.source, config.target, config.training)
 
     def save(self, folder: Path | str, card: str | None = None) -> None:
@@ -150,16 +136,10 @@ class UniversalAdapter:
             folder: of the files above.
             card: text of the model card; None: none is written.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         config = _Config(
             adapter=self.network.config, source=self.source, target=self.target, training=self.training
         )
-        weights = {name: value.half().contiguous() for name, value in self.network.named_parameters()}
-        write_atomically(folder / WEIGHTS, save(weights))
-        if card:
-            write_atomically(folder / CARD, card.encode())
-        write_atomically(folder / CONFIG, f"{config.model_dump_json(indent=2)}\n".encode())
+        write_checkpoint(folder, config, as_stored(self.network, torch.float16), card)
 
 
 def make_network(config: AdapterConfig, seed: int = 0) -> Linear:

@@ -8,35 +8,33 @@ FOLDER/
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal
 
 import torch
 from pydantic import Field, JsonValue
-from safetensors.torch import save
 
-from cellular import __version__
 from cellular.cct.config import CCTConfig
 from cellular.cct.model import CCT
-from cellular.checkpoint_files import CONFIG, find_checkpoint, read_config, read_tensors
-from cellular.config import Settings
+from cellular.checkpoint_files import (
+    CheckpointConfig,
+    as_stored,
+    plain_card,
+    read_checkpoint,
+    restore,
+    write_checkpoint,
+)
+from cellular.decoders.ret.checkpoint import VOCABULARY, read_vocabulary
 from cellular.decoders.ret.vocabulary import Vocabulary
-from cellular.errors import CellularError
-from cellular.files import write_atomically
 
-FORMAT: Final = 1
 DEFAULT_CHECKPOINT = "text-to-text"
-WEIGHTS, VOCABULARY, CARD = "model.safetensors", "vocabulary.json", "README.md"
 
 
-class _Config(Settings):
-    """What config.json holds."""
+class _Config(CheckpointConfig):
+    kind = "a text-to-text model's"
 
-    format: Literal[1] = FORMAT
     text_to_text: CCTConfig
     vocabulary: str = Field(description="fingerprint")
-    training: dict[str, JsonValue] = Field({}, description="facts for people: data, command, commit, figures")
-    cellular: str = Field(__version__, description="release that wrote it")
 
 
 @dataclass(frozen=True)
@@ -56,22 +54,15 @@ def save_text_to_text(folder: Path | str, checkpoint: TextToTextCheckpoint, card
         checkpoint: what to write.
         card: text of the model card; None: the facts as a list.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    model = checkpoint.model
-    config = _Config(
-        text_to_text=model.config,
-        vocabulary=checkpoint.vocabulary.fingerprint,
-        training=checkpoint.training,
+    model, vocabulary, training = checkpoint.model, checkpoint.vocabulary, checkpoint.training
+    config = _Config(text_to_text=model.config, vocabulary=vocabulary.fingerprint, training=training)
+    write_checkpoint(
+        folder,
+        config,
+        as_stored(model, torch.bfloat16),
+        card or _card(Path(folder).name, checkpoint),
+        {VOCABULARY: vocabulary.to_json()},
     )
-    weights = {
-        name: weight.detach().to("cpu", torch.bfloat16).contiguous()
-        for name, weight in model.named_parameters()
-    }
-    write_atomically(folder / WEIGHTS, save(weights))
-    write_atomically(folder / VOCABULARY, checkpoint.vocabulary.to_json())
-    write_atomically(folder / CARD, (card or _card(folder.name, checkpoint)).encode())
-    write_atomically(folder / CONFIG, f"{config.model_dump_json(indent=2)}\n".encode())
 
 
 def load_text_to_text(folder_or_name: Path | str = DEFAULT_CHECKPOINT) -> TextToTextCheckpoint:
@@ -80,19 +71,10 @@ def load_text_to_text(folder_or_name: Path | str = DEFAULT_CHECKPOINT) -> TextTo
     Raises:
         CellularError: it is not there, is damaged, or is another release's.
     """
-    folder = find_checkpoint(folder_or_name)
-    config = read_config(folder / CONFIG, _Config, f"a text-to-text model's of format {FORMAT}")
-    vocabulary = Vocabulary.from_file(folder / VOCABULARY)
-    if vocabulary.fingerprint != config.vocabulary:
-        raise CellularError(f"{folder / VOCABULARY} is not the one that its {CONFIG} names: restore both")
-    with torch.random.fork_rng(devices=[]):  # a program's own random numbers stay as they are
-        model = CCT(config.text_to_text)
-    weights = read_tensors(folder / WEIGHTS)
-    expected = {name: weight.shape for name, weight in model.named_parameters()}
-    if expected != {name: weight.shape for name, weight in weights.items()}:
-        raise CellularError(f"{folder / WEIGHTS} is not of the shape in its {CONFIG}: restore both")
-    model.load_state_dict({name: weight.float() for name, weight in weights.items()})
-    return TextToTextCheckpoint(model.eval(), vocabulary, config.training)
+    folder, config = read_checkpoint(folder_or_name, _Config)
+    vocabulary = read_vocabulary(folder, config.vocabulary)
+    model = restore(folder, partial(CCT, config.text_to_text))
+    return TextToTextCheckpoint(model, vocabulary, config.training)
 
 
 def _card(name: str, checkpoint: TextToTextCheckpoint) -> str:
@@ -102,5 +84,4 @@ def _card(name: str, checkpoint: TextToTextCheckpoint) -> str:
         "tasks": ", ".join(checkpoint.model.config.tasks),
         **checkpoint.training,
     }
-    lines = "\n".join(f"- {key}: {value}" for key, value in facts.items())
-    return f"# {name}\n\nText to text through a 3D lattice of cells, with no teacher.\n\n{lines}\n"
+    return plain_card(name, "Text to text through a 3D lattice of cells, with no teacher.", facts)

@@ -8,25 +8,29 @@ FOLDER/
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal
 
-import torch
 from pydantic import Field, JsonValue
-from safetensors.torch import save
 
-from cellular import __version__
-from cellular.checkpoint_files import CONFIG, find_checkpoint, read_config, read_tensors
+from cellular.checkpoint_files import (
+    CONFIG,
+    WEIGHTS,
+    CheckpointConfig,
+    make_untrained,
+    plain_card,
+    read_checkpoint,
+    read_tensors,
+    write_checkpoint,
+)
 from cellular.config import Settings
 from cellular.decoders.ret.model import RET, RETConfig
 from cellular.decoders.ret.vocabulary import Vocabulary
 from cellular.decoders.ret.weights import Precision, pack_weights, unpack_weights
 from cellular.errors import CellularError
-from cellular.files import write_atomically
 
-FORMAT: Final = 1
 DEFAULT_CHECKPOINT = "ret-all-MiniLM-L6-v2"
-WEIGHTS, VOCABULARY, CARD = "model.safetensors", "vocabulary.json", "README.md"
+VOCABULARY = "vocabulary.json"
 
 
 class TeacherInfo(Settings):
@@ -37,16 +41,13 @@ class TeacherInfo(Settings):
     dimension: int
 
 
-class _Config(Settings):
-    """What config.json holds."""
+class _Config(CheckpointConfig):
+    kind = "a checkpoint's"
 
-    format: Literal[1] = FORMAT
     model: RETConfig
     precision: Precision = Field("fp32", description="of the stored weights")
     teacher: TeacherInfo
     vocabulary: str = Field(description="fingerprint")
-    training: dict[str, JsonValue] = Field({}, description="facts for people: data, command, commit, figures")
-    cellular: str = Field(__version__, description="release that wrote it")
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,6 @@ def save_checkpoint(folder: Path | str, checkpoint: Checkpoint, card: str | None
         checkpoint: its `precision` decides that of the stored weights.
         card: text of the model card; None: the facts as a list.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     config = _Config(
         model=checkpoint.model.config,
         precision=checkpoint.precision,
@@ -77,10 +76,13 @@ def save_checkpoint(folder: Path | str, checkpoint: Checkpoint, card: str | None
         vocabulary=checkpoint.vocabulary.fingerprint,
         training=checkpoint.training,
     )
-    write_atomically(folder / WEIGHTS, save(pack_weights(checkpoint.model, checkpoint.precision)))
-    write_atomically(folder / VOCABULARY, checkpoint.vocabulary.to_json())
-    write_atomically(folder / CARD, (card or _card(folder.name, config)).encode())
-    write_atomically(folder / CONFIG, f"{config.model_dump_json(indent=2)}\n".encode())
+    write_checkpoint(
+        folder,
+        config,
+        pack_weights(checkpoint.model, checkpoint.precision),
+        card or _card(Path(folder).name, config),
+        {VOCABULARY: checkpoint.vocabulary.to_json()},
+    )
 
 
 def load_checkpoint(folder_or_name: Path | str = DEFAULT_CHECKPOINT) -> Checkpoint:
@@ -89,17 +91,25 @@ def load_checkpoint(folder_or_name: Path | str = DEFAULT_CHECKPOINT) -> Checkpoi
     Raises:
         CellularError: there is none, it is damaged, or another release's.
     """
-    folder = find_checkpoint(folder_or_name)
-    config = read_config(folder / CONFIG, _Config, f"a checkpoint's of format {FORMAT}")
-    vocabulary = Vocabulary.from_file(folder / VOCABULARY)
-    if vocabulary.fingerprint != config.vocabulary:
-        raise CellularError(f"{folder / VOCABULARY} is not the one that its {CONFIG} names: restore both")
-    with torch.random.fork_rng(devices=[]):  # a program's own random numbers stay as they are
-        model = RET(config.model)
+    folder, config = read_checkpoint(folder_or_name, _Config)
+    vocabulary = read_vocabulary(folder, config.vocabulary)
+    model = make_untrained(partial(RET, config.model))
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     weights = unpack_weights(read_tensors(folder / WEIGHTS), shapes, config.precision)
     model.load_state_dict(weights)
     return Checkpoint(model, vocabulary, config.teacher, config.training, config.precision)
+
+
+def read_vocabulary(folder: Path, fingerprint: str) -> Vocabulary:
+    """The pieces of a checkpoint.
+
+    Raises:
+        CellularError: they are missing or damaged, or not those of this fingerprint.
+    """
+    vocabulary = Vocabulary.from_file(folder / VOCABULARY)
+    if vocabulary.fingerprint != fingerprint:
+        raise CellularError(f"{folder / VOCABULARY} is not the one that its {CONFIG} names: restore both")
+    return vocabulary
 
 
 def _card(name: str, config: _Config) -> str:
@@ -111,5 +121,5 @@ def _card(name: str, config: _Config) -> str:
         "stored as": config.precision,
         **config.training,
     }
-    lines = "\n".join(f"- {key}: {value}" for key, value in facts.items())
-    return f"# {name}\n\nRET v2.1, 722,944 parameters: writes the text of a teacher's embedding.\n\n{lines}\n"
+    about = "RET v2.1, 722,944 parameters: writes the text of a teacher's embedding."
+    return plain_card(name, about, facts)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cellular.checkpoint_files import WEIGHTS
 from cellular.config import Settings
 from cellular.decoders.ret.calibration import Batch, calibrate, loss_of, own_texts
-from cellular.decoders.ret.checkpoint import WEIGHTS, Checkpoint, TeacherInfo, save_checkpoint
+from cellular.decoders.ret.checkpoint import Checkpoint, TeacherInfo, save_checkpoint
 from cellular.decoders.ret.model import RET
 from cellular.decoders.ret.sparsity import sparsity as share_of_zeros
 from cellular.decoders.ret.weights import Precision, matrices, round_weights
