@@ -7,18 +7,23 @@ Nothing is divided by an exponential, and no cumulated sum is subtracted from an
 exponential of the sum of Δ A over s < r <= t itself, which is never above 0. A strong decay underflows to an
 exact 0, and what follows it is as exact as without it. All these sums are one product with zeros and ones.
 
-The gradient is written out: autograd's own takes twice the passes over memory. Shapes are those of
+On a GPU Triton's kernels do the same in registers: see `fused`. Elsewhere these are products of many small
+matrices. The gradient is written out: autograd's own takes twice the passes over memory. Shapes are those of
 `reference`; m chunks of Q positions, V = Q Q pairs of them. `d_y` is the loss's gradient by y.
 """
 
-from typing import Any, NamedTuple
+from importlib.util import find_spec
+from typing import Any, Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from cellular.ssm.fused import DTYPES, fused_scan
 from cellular.ssm.reference import state_dtype
+
+_HAS_TRITON: Final = find_spec("triton") is not None
 
 
 def ssd_scan(
@@ -30,16 +35,22 @@ def ssd_scan(
     state_BHPN: Tensor | None = None,
     *,
     chunk: int = 32,
+    fused: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`ssd_scan_ref`, many times faster: outputs (B, L, H, P) of x's dtype, and the last state (B, H, P, N).
 
-    Any length from 1 and any chunk from 1; 32 is best on a CPU. Computed in float32, or float64 if x is,
-    under autocast too. Differentiable once, by every argument.
+    Any length from 1 and any chunk from 1; 32 is best on a CPU. The state is float32, or float64 if x is,
+    under autocast too. `fused` takes Triton's kernels, whose chunk is their own, and which multiply in x's
+    dtype; None: on a GPU, where Triton is, unless x is float64. Differentiable once, by every argument.
     """
     kept, length = state_dtype(x_BLHP), x_BLHP.shape[1]
     chunk = min(chunk, length)
     if state_BHPN is None:
         state_BHPN = x_BLHP.new_zeros(len(x_BLHP), *x_BLHP.shape[2:], b_BLN.shape[2])
+    if fused is None:
+        fused = _HAS_TRITON and x_BLHP.is_cuda and x_BLHP.dtype in DTYPES
+    if fused:
+        return fused_scan(x_BLHP, delta_BLH, a_H, b_BLN, c_BLN, state_BHPN.to(kept))
     x_BmQHP, delta_BmQH, b_BmQN, c_BmQN = (
         _chunks(part.to(kept), chunk) for part in (x_BLHP, delta_BLH, b_BLN, c_BLN)
     )

@@ -1,0 +1,109 @@
+"""The scan, chunk by chunk. Names are those of `duality`; logarithms are to base 2, as the hardware's are.
+
+decay[t, s] is the exponential of a difference of two cumulated sums, within one chunk only. A step of so
+strong a decay that nothing is left counts as one of 2^-150, which is as exactly 0: so the sums stay small,
+and what follows that step is as exact as without it.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from cellular.ssm.fused import CHUNK
+
+_LOG2_E = tl.constexpr(1.4426950408889634)
+_NOTHING_LEFT = tl.constexpr(-150.0)
+_WARPS, _STAGES = 4, 2
+
+
+@triton.jit
+def sums_until(delta, rate):
+    """Of the logarithms of the decay: until each position of a chunk, and in all."""
+    logarithm = tl.maximum(delta * (rate * _LOG2_E), _NOTHING_LEFT)
+    return tl.cumsum(logarithm, 0), tl.sum(logarithm, 0)
+
+
+@triton.jit
+def decays(until, Q: tl.constexpr):
+    """(Q, Q): what is left at t of what entered at s, 0 where t < s."""
+    t = tl.arange(0, Q)
+    between = tl.minimum(until[:, None] - until[None, :], 0.0)
+    return tl.where(t[:, None] >= t[None, :], tl.exp2(between), 0.0)
+
+
+@triton.jit
+def scan_kernel(
+    x_ptr, delta_ptr, a_ptr, b_ptr, c_ptr, state_ptr, y_ptr, last_ptr, before_ptr, length, heads,
+    x_text, x_row, x_head, delta_text, delta_row, delta_head, b_text, b_row, c_text, c_row,
+    P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
+    CHUNKS: tl.constexpr, Q: tl.constexpr,
+):  # fmt: skip
+    """One head of one text."""
+    text = (tl.program_id(0) // heads).to(tl.int64)
+    head = tl.program_id(0) % heads
+    t, p, n = tl.arange(0, Q), tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_N)
+    channel, component = (p < P)[None, :], (n < N)[None, :]
+    in_state = p[:, None] * N + n[None, :]
+    of_state = (p < P)[:, None] & component
+    x_ptr += text * x_text + head * x_head
+    delta_ptr += text * delta_text + head * delta_head
+    b_ptr += text * b_text
+    c_ptr += text * c_text
+    y_ptr += (text * length * heads + head) * P
+    before_ptr += (text * CHUNKS * heads + head) * P * N
+    whole = (text * heads + head) * P * N
+    rate = tl.load(a_ptr + head).to(tl.float32)
+    state = tl.load(state_ptr + whole + in_state, mask=of_state, other=0.0)
+    for chunk in range(CHUNKS):
+        row = chunk * Q + t
+        valid = (row < length)[:, None]
+        delta = tl.load(delta_ptr + row * delta_row, mask=row < length, other=0.0).to(tl.float32)
+        x = tl.load(x_ptr + row[:, None] * x_row + p[None, :], mask=valid & channel, other=0.0)
+        b = tl.load(b_ptr + row[:, None] * b_row + n[None, :], mask=valid & component, other=0.0).to(x.dtype)
+        c = tl.load(c_ptr + row[:, None] * c_row + n[None, :], mask=valid & component, other=0.0).to(x.dtype)
+        before = state.to(x.dtype)
+        tl.store(before_ptr + chunk * (heads * P * N) + in_state, before, mask=of_state)
+        until, total = sums_until(delta, rate)
+        product = tl.dot(c, tl.trans(b), input_precision="tf32x3")
+        attention = (product * decays(until, Q) * delta[None, :]).to(x.dtype)
+        y = tl.dot(c, tl.trans(before), input_precision="tf32x3") * tl.exp2(until)[:, None]
+        y = tl.dot(attention, x, y, input_precision="tf32x3")
+        tl.store(y_ptr + row[:, None] * (heads * P) + p[None, :], y.to(x.dtype), mask=valid & channel)
+
+        leaving = (b.to(tl.float32) * (tl.exp2(total - until) * delta)[:, None]).to(x.dtype)
+        state = tl.dot(tl.trans(x), leaving, state * tl.exp2(total), input_precision="tf32x3")
+    tl.store(last_ptr + whole + in_state, state, mask=of_state)
+
+
+def advance(
+    x_BLHP: Tensor,
+    delta_BLH: Tensor,
+    a_H: Tensor,
+    b_BLN: Tensor,
+    c_BLN: Tensor,
+    state_BHPN: Tensor,
+    y_BLHP: Tensor,
+    last_BHPN: Tensor,
+    before_BmHPN: Tensor,
+) -> None:
+    """Fill the last three."""
+    batch, length, heads, width = x_BLHP.shape
+    scan_kernel[(batch * heads,)](
+        x_BLHP, delta_BLH, a_H, b_BLN, c_BLN, state_BHPN, y_BLHP, last_BHPN, before_BmHPN, length, heads,
+        *strides(x_BLHP, delta_BLH, b_BLN, c_BLN),
+        **blocks(length, width, b_BLN.shape[2]),
+        num_warps=_WARPS,
+        num_stages=_STAGES,
+    )  # fmt: skip
+
+
+def strides(x_BLHP: Tensor, delta_BLH: Tensor, b_BLN: Tensor, c_BLN: Tensor) -> tuple[int, ...]:
+    """Those that a kernel takes, in its order."""
+    return (*x_BLHP.stride()[:3], *delta_BLH.stride(), *b_BLN.stride()[:2], *c_BLN.stride()[:2])
+
+
+def blocks(length: int, width: int, state: int) -> dict[str, int]:
+    """Sizes, and those that products are computed in: powers of two of 16 and more."""
+    block_p, block_n = (max(16, triton.next_power_of_2(size)) for size in (width, state))
+    sizes = {"P": width, "N": state, "BLOCK_P": block_p, "BLOCK_N": block_n}
+    return {**sizes, "CHUNKS": triton.cdiv(length, CHUNK), "Q": CHUNK}
