@@ -52,7 +52,7 @@ class EmbeddingLoss:
         config = self._config
         loss = output_BE.new_zeros(())
         if config.contrast:
-            loss = loss + config.contrast * info_nce(output_BE, batch, config.temperature)
+            loss = loss + config.contrast * info_nce(output_BE, batch, config)
         if config.cosine:
             loss = loss + config.cosine * (1 - (output_BE * batch.target_BE).sum(1).mean())
         if self._decoder is not None and batch.pieces_BL.shape[1]:
@@ -67,15 +67,28 @@ class EmbeddingLoss:
         return self._likelihood(decoder, texts)
 
 
-def info_nce(output_BE: Tensor, batch: EmbeddingBatch, temperature: float) -> Tensor:
+def info_nce(output_BE: Tensor, batch: EmbeddingBatch, config: LossConfig) -> Tensor:
     """How far each output is from its target, measured by the negatives: cross entropy in nats, mean.
 
-    van den Oord et al. 2018, Representation learning with contrastive predictive coding.
+    van den Oord et al. 2018, Representation learning with contrastive predictive coding. With `soft`, what is
+    wanted is spread over the negatives by how near the teacher finds them to the target, as Hinton et al.
+    2015 soften labels: most negatives are wrong, and some say the same in other words.
     """
-    near_B1 = (output_BE * batch.target_BE).sum(1, keepdim=True) / temperature
-    scores_BM = output_BE @ batch.candidates_ME.t() / temperature
-    others_BM = scores_BM.masked_fill(~batch.negative_BM, -torch.inf)
-    return (torch.cat([near_B1, others_BM], 1).logsumexp(1) - near_B1[:, 0]).mean()
+    scores_BM = _scores(output_BE, batch) / config.temperature
+    hard = (scores_BM.logsumexp(1) - scores_BM[:, 0]).mean()
+    if not config.soft:
+        return hard
+    wanted_BM = (_scores(batch.target_BE, batch) / config.soft_temperature).softmax(1)
+    found_BM = scores_BM.log_softmax(1).clamp(min=-1e4)  # what is no negative is wanted by 0: 0 times inf
+    soft: Tensor = -(wanted_BM * found_BM).sum(1).mean()
+    return (1 - config.soft) * hard + config.soft * soft
+
+
+def _scores(rows_BE: Tensor, batch: EmbeddingBatch) -> Tensor:
+    """(B, 1 + M) similarities to the target, then to the candidates; -inf of those that are no negatives."""
+    near_B1 = (rows_BE * batch.target_BE).sum(1, keepdim=True)
+    others_BM = (rows_BE @ batch.candidates_ME.t()).masked_fill(~batch.negative_BM, -torch.inf)
+    return torch.cat([near_B1, others_BM], 1)
 
 
 def similarity_ranks(output_BE: Tensor, candidates_ME: Tensor, right_B: Tensor) -> Tensor:

@@ -141,7 +141,7 @@ class TrainRETConfig(TrainingConfig):
     def _small_steps(cls, values: Any) -> Any:
         """A reward's gradient is mostly noise: unless they are set, rates are small and averages short."""
         given = values.get("optimizer") or {} if isinstance(values, dict) else None
-        if not isinstance(given, dict) or not values.get("reward"):
+        if not isinstance(given, dict) or values.get("reward") is None:
             return values
         return {**values, "optimizer": {"rate": 1e-4, "average_steps": 100, **given}}
 

@@ -58,6 +58,8 @@ class LossConfig(Settings):
 
     contrast: float = Field(1.0, ge=0, description="weight of InfoNCE, in nats")
     temperature: PositiveFloat = Field(0.05, description="of InfoNCE")
+    soft: Share = Field(0.0, description="share of InfoNCE's wanted distribution that follows similarity")
+    soft_temperature: PositiveFloat = Field(0.1, description="of that similarity, among the targets")
     extra: NonNegativeInt = Field(
         2_048, description="targets of other texts that are wrong, besides the batch's"
     )

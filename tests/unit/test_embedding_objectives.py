@@ -13,6 +13,7 @@ from cellular.training.lattice import gather
 from cellular.training.lattice_config import LossConfig
 
 GENERATOR = torch.Generator().manual_seed(0)
+SHARP = LossConfig(temperature=0.1)
 
 
 def unit(*shape: int) -> Tensor:
@@ -36,7 +37,7 @@ def batch_of(target_BE: Tensor, keys_B: Tensor, pieces_BL: Tensor | None = None)
 
 def test_infonce_is_cross_entropy_over_the_batch_where_all_targets_differ() -> None:
     output_BE, target_BE = unit(8, 16), unit(8, 16)
-    found = info_nce(output_BE, batch_of(target_BE, torch.arange(8)), 0.1)
+    found = info_nce(output_BE, batch_of(target_BE, torch.arange(8)), SHARP)
     torch.testing.assert_close(found, F.cross_entropy(output_BE @ target_BE.t() / 0.1, torch.arange(8)))
 
 
@@ -44,7 +45,7 @@ def test_infonce_does_not_count_another_occurrence_of_the_target_as_wrong() -> N
     output_BE, target_BE = unit(4, 16), unit(4, 16)
     twice_BE = torch.cat([target_BE, target_BE])
     keys_B = torch.arange(4).repeat(2)
-    doubled = info_nce(torch.cat([output_BE, output_BE]), batch_of(twice_BE, keys_B), 0.1)
+    doubled = info_nce(torch.cat([output_BE, output_BE]), batch_of(twice_BE, keys_B), SHARP)
     each_M = torch.cat([output_BE @ target_BE.t(), (output_BE @ target_BE.t())], 1) / 0.1
     wrong = each_M.masked_fill(torch.eye(4, dtype=torch.bool).repeat(1, 2), -torch.inf)
     near_B1 = (output_BE * target_BE).sum(1, keepdim=True) / 0.1
@@ -54,7 +55,17 @@ def test_infonce_does_not_count_another_occurrence_of_the_target_as_wrong() -> N
 
 def test_infonce_of_nothing_wrong_is_zero() -> None:
     batch = batch_of(unit(4, 16), torch.zeros(4))
-    assert float(info_nce(unit(4, 16), batch, 0.1)) == 0.0
+    assert float(info_nce(unit(4, 16), batch, SHARP)) == 0.0
+
+
+def test_a_soft_infonce_is_least_where_outputs_are_as_similar_to_candidates_as_their_targets_are() -> None:
+    config = LossConfig(temperature=0.1, soft=0.999999, soft_temperature=0.1)
+    target_BE, keys_B = unit(8, 16), torch.tensor([0, 0, 1, 2, 3, 4, 5, 6])
+    output_BE = target_BE.clone().requires_grad_()
+    loss = info_nce(output_BE, batch_of(target_BE, keys_B), config)
+    loss.backward()
+    assert output_BE.grad is not None and float(output_BE.grad.abs().max()) < 1e-5
+    assert all(info_nce(unit(8, 16), batch_of(target_BE, keys_B), config) > loss.detach() for _ in range(10))
 
 
 def test_the_parts_of_the_loss_add_up_by_their_weights() -> None:
@@ -91,7 +102,7 @@ def _worker(rank: int, address: str, whole_BE: Tensor, targets_BE: Tensor, resul
         candidates_ME=gather(targets_BE[some], 2),
         negative_BM=keys_B[some, None] != gather(keys_B[some], 2),
     )
-    results[rank] = info_nce(whole_BE[some], batch, 0.1)
+    results[rank] = info_nce(whole_BE[some], batch, SHARP)
     dist.destroy_process_group()
 
 
@@ -100,5 +111,5 @@ def test_two_workers_that_gather_have_the_loss_of_one_that_has_all(tmp_path: pyt
     results = torch.zeros(2).share_memory_()
     arguments = (f"file://{tmp_path}/rendezvous", output_BE, target_BE, results)
     mp.spawn(_worker, arguments, nprocs=2)
-    alone = info_nce(output_BE, batch_of(target_BE, torch.arange(8)), 0.1)
+    alone = info_nce(output_BE, batch_of(target_BE, torch.arange(8)), SHARP)
     torch.testing.assert_close(results.mean(), alone)
