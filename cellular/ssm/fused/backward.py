@@ -1,17 +1,18 @@
 """The way back through the scan, from the last chunk to the first; names as in `forward`.
 
-With S = attention ∘ Δ, y = S x, and D = (d_y xᵀ) ∘ S, the logarithm of the decay at r gets the sum of D over
-s < r <= t. As in Dao & Gu 2024's code that is a sum of D's rows less its columns, from r on; but of those
-below the diagonal alone, which no decay scales: beside a strong one their rounding would be all that is left.
+With S = attention, M = (d_y xᵀ) ∘ decay and E = Δ B, y = S x, d_C = M E and d_E = Mᵀ C, each with its part by
+way of the state. What S ∘ (d_y xᵀ) gives to the logarithm of the decay at r, its sum over s < r <= t, is
+that of C ∘ d_C less E ∘ d_E from r on (Yang et al. 2024, "Gated Linear Attention"): all products of M, whose
+rounding cancels.
 """
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from cellular.ssm.fused.forward import blocks, decays, strides, sums_until
+from cellular.ssm.fused.forward import _LOG2_E, _NOTHING_LEFT, blocks, decays, load_rows, strides
 
-_WARPS, _STAGES = 4, 1
+_WARPS, _STAGES = 1, 2
 
 
 @triton.jit
@@ -30,7 +31,6 @@ def scan_backward_kernel(
     channel, component = (p < P)[None, :], (n < N)[None, :]
     in_state = p[:, None] * N + n[None, :]
     of_state = (p < P)[:, None] & component
-    below = t[:, None] > t[None, :]
     x_ptr += text * x_text + head * x_head
     delta_ptr += text * delta_text + head * delta_head
     b_ptr += text * b_text
@@ -43,54 +43,55 @@ def scan_backward_kernel(
     before_ptr += (text * CHUNKS * heads + head) * P * N
     whole = (text * heads + head) * P * N
     rate = tl.load(a_ptr + head).to(tl.float32)
-    d_state = tl.load(d_last_ptr + whole + in_state, mask=of_state, other=0.0).to(tl.float32)
+    d_state = tl.load(d_last_ptr + whole + in_state, mask=of_state, other=0.0)
+    row = (CHUNKS - 1) * Q + t
+    following = tl.load(delta_ptr + row * delta_row, mask=row < length, other=0.0)
     d_rate_sum = 0.0
     for back in range(CHUNKS):
         chunk = CHUNKS - 1 - back
         row = chunk * Q + t
         inside = row < length
         valid = inside[:, None]
-        delta = tl.load(delta_ptr + row * delta_row, mask=inside, other=0.0).to(tl.float32)
-        x = tl.load(x_ptr + row[:, None] * x_row + p[None, :], mask=valid & channel, other=0.0)
-        b = tl.load(b_ptr + row[:, None] * b_row + n[None, :], mask=valid & component, other=0.0).to(x.dtype)
-        c = tl.load(c_ptr + row[:, None] * c_row + n[None, :], mask=valid & component, other=0.0).to(x.dtype)
-        d_y = tl.load(d_y_ptr + row[:, None] * d_y_row + p[None, :], mask=valid & channel, other=0.0)
-        d_y = d_y.to(x.dtype)
+        delta = following.to(tl.float32)
+        following = tl.load(delta_ptr + (row - Q) * delta_row, mask=row >= Q, other=0.0)
+        x = load_rows(x_ptr, row, x_row, p, valid & channel)
+        b = load_rows(b_ptr, row, b_row, n, valid & component)
+        c = load_rows(c_ptr, row, c_row, n, valid & component).to(x.dtype)
+        d_y = load_rows(d_y_ptr, row, d_y_row, p, valid & channel).to(x.dtype)
         before = tl.load(before_ptr + chunk * (heads * P * N) + in_state, mask=of_state, other=0.0)
-        until, total = sums_until(delta, rate)
-        kept, left = tl.exp2(until), tl.exp2(total - until)
+        logarithm = delta * (rate * _LOG2_E)
+        counts = logarithm > _NOTHING_LEFT
+        logarithm = tl.maximum(logarithm, _NOTHING_LEFT)
+        until, total = tl.cumsum(logarithm, 0), tl.sum(logarithm, 0)
+        kept, left, decay = tl.exp2(until), tl.exp2(total - until), decays(until, Q)
 
-        decay = decays(until, Q)
-        product = tl.dot(c, tl.trans(b), input_precision="tf32x3") * decay
-        d_attention = tl.dot(d_y, tl.trans(x), input_precision="tf32x3")
-        d_moved = tl.dot(b, tl.trans(d_state.to(x.dtype)), input_precision="tf32x3") * left[:, None]
-        d_moved = tl.dot(tl.trans(product.to(x.dtype)), d_y, d_moved, input_precision="tf32x3")
-        d_x = (d_moved * delta[:, None]).to(x.dtype)
-        tl.store(d_x_ptr + row[:, None] * (heads * P) + p[None, :], d_x, mask=valid & channel)
+        exact = b.to(tl.float32) * delta[:, None]
+        entering, leaving = exact.to(x.dtype), (exact * left[:, None]).to(x.dtype)
+        near = d_state.to(x.dtype)
+        product = tl.dot(c, tl.trans(entering), input_precision="tf32x3") * decay
+        d_x = tl.dot(leaving, tl.trans(near), input_precision="tf32x3")
+        d_x = tl.dot(tl.trans(product.to(x.dtype)), d_y, d_x, input_precision="tf32x3")
+        tl.store(d_x_ptr + row[:, None] * (heads * P) + p[None, :], d_x.to(x.dtype), mask=valid & channel)
 
-        d_reading = tl.dot(d_y, before, input_precision="tf32x3") * kept[:, None]
-        d_leaving = tl.dot(x, d_state.to(x.dtype), input_precision="tf32x3") * left[:, None]
-        read = tl.sum(d_reading * c.to(tl.float32), 1)
-        left_over = tl.sum(d_leaving * b.to(tl.float32), 1)
-        d_product = (d_attention * decay * delta[None, :]).to(x.dtype)
-        d_c = tl.dot(d_product, b, d_reading, input_precision="tf32x3")
-        d_b = tl.dot(tl.trans(d_product), c, d_leaving * delta[:, None], input_precision="tf32x3")
+        d_product = tl.dot(d_y, tl.trans(x), input_precision="tf32x3") * decay
+        d_product = d_product.to(x.dtype)
+        d_c = tl.dot(d_y, before, input_precision="tf32x3") * kept[:, None]
+        d_c = tl.dot(d_product, entering, d_c, input_precision="tf32x3")
+        d_leaving = tl.dot(x, near, input_precision="tf32x3") * left[:, None]
+        d_entering = tl.dot(tl.trans(d_product), c, d_leaving, input_precision="tf32x3")
         in_rows = row[:, None] * N + n[None, :]
         tl.store(d_c_ptr + in_rows, d_c.to(d_c_ptr.dtype.element_ty), mask=valid & component)
-        tl.store(d_b_ptr + in_rows, d_b.to(d_b_ptr.dtype.element_ty), mask=valid & component)
+        d_b = (d_entering * delta[:, None]).to(d_b_ptr.dtype.element_ty)
+        tl.store(d_b_ptr + in_rows, d_b, mask=valid & component)
 
-        of_pairs = tl.where(below, d_attention * product, 0.0)
-        entered = tl.sum(of_pairs, 0)
-        itself = tl.sum(d_y.to(tl.float32) * x.to(tl.float32), 1)
-        itself *= tl.sum(c.to(tl.float32) * b.to(tl.float32), 1)
-        after = left_over * delta
-        d_rate = tl.cumsum(tl.sum(of_pairs * delta[None, :], 1) - entered * delta + read, 0, reverse=True)
-        d_rate += tl.cumsum(after, 0) - after
+        entered = entering.to(tl.float32)
+        d_until = tl.sum(d_c * c.to(tl.float32), 1) - tl.sum(d_entering * entered, 1)
+        d_rate = tl.cumsum(d_until, 0, reverse=True) + tl.sum(d_leaving * entered)
         d_rate += tl.sum(d_state * before.to(tl.float32)) * tl.exp2(total)
-        d_delta = entered + itself + left_over + d_rate * rate
+        d_rate = tl.where(counts, d_rate, 0.0)
+        d_delta = tl.sum(d_entering * b.to(tl.float32), 1) + d_rate * rate
         tl.store(d_delta_ptr + row * heads, d_delta.to(d_delta_ptr.dtype.element_ty), mask=inside)
         d_rate_sum += tl.sum(d_rate * delta)
-
         reading = (c.to(tl.float32) * kept[:, None]).to(x.dtype)
         d_state = tl.dot(tl.trans(d_y), reading, d_state * tl.exp2(total), input_precision="tf32x3")
     tl.store(d_state_ptr + whole + in_state, d_state, mask=of_state)

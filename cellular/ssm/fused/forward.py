@@ -13,22 +13,21 @@ from cellular.ssm.fused import CHUNK
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 _NOTHING_LEFT = tl.constexpr(-150.0)
-_WARPS, _STAGES = 4, 2
+_WARPS, _STAGES = 1, 2
 
 
 @triton.jit
-def sums_until(delta, rate):
-    """Of the logarithms of the decay: until each position of a chunk, and in all."""
-    logarithm = tl.maximum(delta * (rate * _LOG2_E), _NOTHING_LEFT)
-    return tl.cumsum(logarithm, 0), tl.sum(logarithm, 0)
+def load_rows(ptr, row, stride, columns, mask):
+    """Rows that need not follow one another."""
+    return tl.load(ptr + row[:, None] * stride + columns[None, :], mask=mask, other=0.0)
 
 
 @triton.jit
 def decays(until, Q: tl.constexpr):
     """(Q, Q): what is left at t of what entered at s, 0 where t < s."""
     t = tl.arange(0, Q)
-    between = tl.minimum(until[:, None] - until[None, :], 0.0)
-    return tl.where(t[:, None] >= t[None, :], tl.exp2(between), 0.0)
+    between = until[:, None] - until[None, :]
+    return tl.exp2(tl.where(t[:, None] >= t[None, :], between, float("-inf")))
 
 
 @triton.jit
@@ -52,25 +51,29 @@ def scan_kernel(
     y_ptr += (text * length * heads + head) * P
     before_ptr += (text * CHUNKS * heads + head) * P * N
     whole = (text * heads + head) * P * N
-    rate = tl.load(a_ptr + head).to(tl.float32)
+    rate = tl.load(a_ptr + head).to(tl.float32) * _LOG2_E
     state = tl.load(state_ptr + whole + in_state, mask=of_state, other=0.0)
+    following = tl.load(delta_ptr + t * delta_row, mask=t < length, other=0.0)
     for chunk in range(CHUNKS):
         row = chunk * Q + t
         valid = (row < length)[:, None]
-        delta = tl.load(delta_ptr + row * delta_row, mask=row < length, other=0.0).to(tl.float32)
-        x = tl.load(x_ptr + row[:, None] * x_row + p[None, :], mask=valid & channel, other=0.0)
-        b = tl.load(b_ptr + row[:, None] * b_row + n[None, :], mask=valid & component, other=0.0).to(x.dtype)
-        c = tl.load(c_ptr + row[:, None] * c_row + n[None, :], mask=valid & component, other=0.0).to(x.dtype)
+        delta = following.to(tl.float32)
+        following = tl.load(delta_ptr + (row + Q) * delta_row, mask=row + Q < length, other=0.0)
+        x = load_rows(x_ptr, row, x_row, p, valid & channel)
+        b = load_rows(b_ptr, row, b_row, n, valid & component)
+        c = load_rows(c_ptr, row, c_row, n, valid & component).to(x.dtype)
         before = state.to(x.dtype)
         tl.store(before_ptr + chunk * (heads * P * N) + in_state, before, mask=of_state)
-        until, total = sums_until(delta, rate)
-        product = tl.dot(c, tl.trans(b), input_precision="tf32x3")
-        attention = (product * decays(until, Q) * delta[None, :]).to(x.dtype)
-        y = tl.dot(c, tl.trans(before), input_precision="tf32x3") * tl.exp2(until)[:, None]
-        y = tl.dot(attention, x, y, input_precision="tf32x3")
-        tl.store(y_ptr + row[:, None] * (heads * P) + p[None, :], y.to(x.dtype), mask=valid & channel)
 
-        leaving = (b.to(tl.float32) * (tl.exp2(total - until) * delta)[:, None]).to(x.dtype)
+        logarithm = tl.maximum(delta * rate, _NOTHING_LEFT)
+        until, total = tl.cumsum(logarithm, 0), tl.sum(logarithm, 0)
+        entering = b.to(tl.float32) * delta[:, None]
+        reading = (c.to(tl.float32) * tl.exp2(until)[:, None]).to(x.dtype)
+        product = tl.dot(c, tl.trans(entering.to(x.dtype)), input_precision="tf32x3")
+        y = tl.dot(reading, tl.trans(before), input_precision="tf32x3")
+        y = tl.dot((product * decays(until, Q)).to(x.dtype), x, y, input_precision="tf32x3")
+        tl.store(y_ptr + row[:, None] * (heads * P) + p[None, :], y.to(x.dtype), mask=valid & channel)
+        leaving = (entering * tl.exp2(total - until)[:, None]).to(x.dtype)
         state = tl.dot(tl.trans(x), leaving, state * tl.exp2(total), input_precision="tf32x3")
     tl.store(last_ptr + whole + in_state, state, mask=of_state)
 
