@@ -72,7 +72,7 @@ class MambaBlock(nn.Module):
         Where bool `present_BL` is False a position enters no state: in front of a sequence, such positions
         change nothing behind them. What comes out at them has no meaning.
         """
-        return self.advance(x_BLW, self.start(len(x_BLW)), present_BL)[0]
+        return self.advance(x_BLW, None, present_BL)[0]
 
     def step(self, x_BW: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
         """The output (B, W) of one further position, and the state after it."""
@@ -80,28 +80,44 @@ class MambaBlock(nn.Module):
         return y_BLW[:, 0], state
 
     def advance(
-        self, x_BLW: Tensor, state: MambaState, present_BL: Tensor | None = None
+        self, x_BLW: Tensor, state: MambaState | None, present_BL: Tensor | None = None
     ) -> tuple[Tensor, MambaState]:
-        """Outputs (B, L, W) of a further segment of at least one position, and the state after it."""
-        projected: Tensor = self.project_in(self.norm(x_BLW))
-        widths = [self.inner, self.taps_KG.shape[1], self.heads]
-        gate_BLI, mixed_BLG, delta_BLH = torch.split(projected, widths, -1)
+        """Outputs (B, L, W) of a further segment of at least one position, and the state after it.
+
+        Without a state it is the first.
+        """
+        gate_BLI, mixed_BLG, delta_BLH = self._project(self.norm(x_BLW))
         if present_BL is not None:
             mixed_BLG = mixed_BLG * present_BL[..., None]
-        x_BLI, b_BLN, c_BLN, mixed_BKG = self._convolve(mixed_BLG, state.mixed_BKG)
+        before_BKG, before_BHPN = state or (None, None)
+        x_BLI, b_BLN, c_BLN, mixed_BKG = self._convolve(mixed_BLG, before_BKG)
         x_BLHP = torch.unflatten(x_BLI, -1, (self.heads, -1))
         delta_BLH = F.softplus(delta_BLH + self.delta_bias_H)
         if present_BL is not None:  # a step of 0 neither adds to the state nor lets it decay
             delta_BLH = delta_BLH * present_BL[..., None]
         rate_H = -self.log_rate_H.exp()
-        y_BLHP, scan_BHPN = ssd_scan(x_BLHP, delta_BLH, rate_H, b_BLN, c_BLN, state.scan_BHPN)
+        y_BLHP, scan_BHPN = ssd_scan(x_BLHP, delta_BLH, rate_H, b_BLN, c_BLN, before_BHPN)
         y_BLI = (y_BLHP + self.skip_H[:, None] * x_BLHP).flatten(2)
         y_BLW = self.project_out(self.gated_norm(y_BLI * F.silu(gate_BLI)))
         return y_BLW, MambaState(mixed_BKG, scan_BHPN)
 
-    def _convolve(self, mixed_BLG: Tensor, before_BKG: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _project(self, normed_BLW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gate (B, L, I), what is mixed (B, L, G) and Δ (B, L, H) before its bias: parts of one product."""
+        weight: Tensor = self.project_in.weight
+        if weight.is_cuda:  # rows whose length is no multiple of 16 bytes keep products off the fast kernels
+            weight = F.pad(weight, (0, 0, 0, -len(weight) % 8))
+        widths = [self.inner, self.taps_KG.shape[1], self.heads]
+        parts = torch.split(F.linear(normed_BLW, weight), [*widths, len(weight) - sum(widths)], -1)
+        return parts[0], parts[1], parts[2]
+
+    def _convolve(
+        self, mixed_BLG: Tensor, before_BKG: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x (B, L, I), B and C (B, L, N), and the last inputs (B, K - 1, G)."""
-        inputs_BTG = torch.cat([before_BKG.to(mixed_BLG), mixed_BLG], 1)
+        if before_BKG is None:
+            inputs_BTG = F.pad(mixed_BLG, (0, 0, len(self.taps_KG) - 1, 0))
+        else:
+            inputs_BTG = torch.cat([before_BKG.to(mixed_BLG), mixed_BLG], 1)
         convolved_BLG = self._mix_taps(inputs_BTG, mixed_BLG.shape[1])
         x_BLI, b_BLN, c_BLN = torch.split(F.silu(convolved_BLG), [self.inner, self.state, self.state], -1)
         return x_BLI, b_BLN, c_BLN, inputs_BTG[:, mixed_BLG.shape[1] :]

@@ -46,7 +46,7 @@ def ssd_scan(
     kept, length = state_dtype(x_BLHP), x_BLHP.shape[1]
     chunk = min(chunk, length)
     if state_BHPN is None:
-        state_BHPN = x_BLHP.new_zeros(len(x_BLHP), *x_BLHP.shape[2:], b_BLN.shape[2])
+        state_BHPN = x_BLHP.new_zeros(len(x_BLHP), *x_BLHP.shape[2:], b_BLN.shape[2], dtype=kept)
     if fused is None:
         fused = _HAS_TRITON and x_BLHP.is_cuda and x_BLHP.dtype in DTYPES
     if fused:
