@@ -83,3 +83,7 @@ def _options(
 def main() -> None:
     """Entry point of the console script."""
     console.run(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -78,6 +78,11 @@ def test_a_job_file_runs_as_a_module(
     assert "Usage:" in capsys.readouterr().out
 
 
+def test_the_line_itself_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "jobs.cli", "--help"]
+    assert "Usage:" in subprocess.check_output(command, cwd=JOBS.parent, text=True)
+
+
 def test_help_loads_nothing_heavy() -> None:
     script = f"import sys, jobs.cli; print([name for name in {HEAVY} if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", script], cwd=JOBS.parent, text=True) == "[]\n"
