@@ -19,7 +19,7 @@ from cellular.types import FloatArray
 
 logger = logging.getLogger(__name__)
 
-_FLOATS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of what is not quantised
+_FLOATS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # int8: of the rest; bf16 there gives wrong vectors
 _WINDOW = 16_384  # texts tokenised and sorted at a time, so that memory does not follow the number of texts
 
 
