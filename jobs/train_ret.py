@@ -1,57 +1,26 @@
 """`cellular ret train`: train or fine-tune the decoder of 722,944 parameters."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from jobs.build_options import (
-    EmbedderGpus,
-    Embedders,
-    Format,
-    Inputs,
-    Teacher,
-    TextColumn,
-    corpus_settings,
-    merge,
-    read_settings,
-)
-from jobs.console import AsJson, run, show_fields
-from jobs.origin import command_line, commit
+from jobs import training_options as options
+from jobs.build_options import EmbedderGpus, Embedders, Format, Inputs, Teacher, TextColumn
+from jobs.console import AsJson, run
 from jobs.resumable import resumable
-from jobs.training_options import (
-    BatchTokens,
-    CommitName,
-    Compile,
-    Data,
-    Gpu,
-    Graphs,
-    HeldOut,
-    MatrixRate,
-    MinWorkers,
-    PassTokens,
-    Rate,
-    RestartTraining,
-    RunSeconds,
-    Seconds,
-    Seed,
-    SettingsFile,
-    Steps,
-    TrainingTarget,
-    Workers,
-)
 
 
 def main(
     inputs: Inputs = None,
-    target: TrainingTarget = None,
+    target: options.TrainingTarget = None,
     text_column: TextColumn = None,
     format: Format = None,
     teacher: Teacher = None,
-    data: Data = None,
-    held_out: HeldOut = None,
-    steps: Steps = None,
-    seconds: Seconds = None,
-    run_seconds: RunSeconds = None,
+    data: options.Data = None,
+    held_out: options.HeldOut = None,
+    steps: options.Steps = None,
+    seconds: options.Seconds = None,
+    run_seconds: options.RunSeconds = None,
     base: Annotated[str | None, typer.Option("--from", help="Checkpoint to fine-tune.")] = None,
     only: Annotated[str | None, typer.Option(help="projection: train it alone, for another teacher.")] = None,
     applications: Annotated[int | None, typer.Option(help="Of the layer. Default: 8.")] = None,
@@ -63,36 +32,30 @@ def main(
         int | None,
         typer.Option(help="Learn from so many own texts of each embedding, judged by the teacher."),
     ] = None,
-    batch_tokens: BatchTokens = None,
-    pass_tokens: PassTokens = None,
-    matrix_rate: MatrixRate = None,
-    rate: Rate = None,
-    seed: Seed = None,
-    workers: Workers = None,
-    min_workers: MinWorkers = None,
-    compile: Compile = None,
-    graphs: Graphs = None,
+    batch_tokens: options.BatchTokens = None,
+    pass_tokens: options.PassTokens = None,
+    matrix_rate: options.MatrixRate = None,
+    rate: options.Rate = None,
+    seed: options.Seed = None,
+    workers: options.Workers = None,
+    min_workers: options.MinWorkers = None,
+    compile: options.Compile = None,
+    graphs: options.Graphs = None,
     fused: Annotated[bool | None, typer.Option(help="Our own kernels. Default: if they run.")] = None,
-    gpu: Gpu = None,
+    gpu: options.Gpu = None,
     embedders: Embedders = None,
     embedder_gpus: EmbedderGpus = None,
-    config: SettingsFile = None,
-    restart: RestartTraining = False,
-    commit_name: CommitName = None,
+    config: options.SettingsFile = None,
+    restart: options.RestartTraining = False,
+    commit_name: options.CommitName = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a decoder on raw text; interrupted, it goes on when the same command is run again.
 
     Runs on the cluster that RAY_ADDRESS names, or on this machine.
     """
-    settings: dict[str, Any] = {
-        "target": target,
-        "data_folder": data,
-        "data": {
-            "corpus": corpus_settings(inputs, text_column, format, None),
-            "teacher": {"name": teacher},
-            "held_out": held_out,
-        },
+    given = locals()
+    settings = {
         "base": base,
         "only": only,
         "applications": applications,
@@ -100,27 +63,13 @@ def main(
         "sparsity": sparsity,
         "variation": {"embedding_noise": noise, "piece_drop": piece_drop},
         "reward": {"samples": samples} if samples else None,
-        "optimizer": {"matrix_rate": matrix_rate, "rate": rate},
-        "schedule": {"steps": steps, "seconds": seconds},
-        "loop": {
-            "batch_tokens": batch_tokens,
-            "pass_tokens": pass_tokens,
-            "seed": seed,
-            "compile": compile,
-            "graphs": graphs,
-            "fused": fused,
-        },
-        "workers": {"workers": workers, "min_workers": min_workers, "gpu": gpu},
-        "embedding": {"embedders": embedders, "embedder_gpus": embedder_gpus},
+        "loop": {"fused": fused},
     }
     with resumable():
         from cellular.training.config import TrainRETConfig
         from pipelines.train_ret import run as train
 
-        chosen = TrainRETConfig.model_validate(merge(read_settings(config) if config else {}, settings))
-        origin = {"command": command_line("ret train"), "commit": commit_name or commit()}
-        report = train(chosen, restart=restart, run_seconds=run_seconds, origin=origin)
-        show_fields(report.model_dump(mode="json"), as_json)
+        options.train("ret train", TrainRETConfig, train, given, settings)
 
 
 if __name__ == "__main__":

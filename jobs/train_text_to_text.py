@@ -5,31 +5,10 @@ from typing import Annotated, Any
 import typer
 
 from cellular.errors import CellularError
-from jobs.build_options import Format, Inputs, TextColumn, corpus_settings, merge, read_settings
-from jobs.console import AsJson, run, show_fields
-from jobs.origin import command_line, commit
+from jobs import training_options as options
+from jobs.build_options import Format, Inputs, TextColumn
+from jobs.console import AsJson, run
 from jobs.resumable import resumable
-from jobs.training_options import (
-    BatchTokens,
-    CommitName,
-    Compile,
-    Data,
-    Gpu,
-    Graphs,
-    HeldOut,
-    MatrixRate,
-    MinWorkers,
-    PassTokens,
-    Rate,
-    RestartTraining,
-    RunSeconds,
-    Seconds,
-    Seed,
-    SettingsFile,
-    Steps,
-    TrainingTarget,
-    Workers,
-)
 
 TASK = (
     "reconstruct, reply (next of dialogue_id by turn) or paraphrase (others of image_id), and how often each "
@@ -39,67 +18,44 @@ TASK = (
 
 def main(
     inputs: Inputs = None,
-    target: TrainingTarget = None,
+    target: options.TrainingTarget = None,
     text_column: TextColumn = None,
     format: Format = None,
     task: Annotated[list[str] | None, typer.Option(help=TASK)] = None,
-    data: Data = None,
-    held_out: HeldOut = None,
-    steps: Steps = None,
-    seconds: Seconds = None,
-    run_seconds: RunSeconds = None,
+    data: options.Data = None,
+    held_out: options.HeldOut = None,
+    steps: options.Steps = None,
+    seconds: options.Seconds = None,
+    run_seconds: options.RunSeconds = None,
     piece_drop: Annotated[
         float | None, typer.Option(help="Share of read pieces hidden. Default: .1.")
     ] = None,
-    batch_tokens: BatchTokens = None,
-    pass_tokens: PassTokens = None,
-    matrix_rate: MatrixRate = None,
-    rate: Rate = None,
-    seed: Seed = None,
-    workers: Workers = None,
-    min_workers: MinWorkers = None,
-    compile: Compile = None,
-    graphs: Graphs = None,
-    gpu: Gpu = None,
-    config: SettingsFile = None,
-    restart: RestartTraining = False,
-    commit_name: CommitName = None,
+    batch_tokens: options.BatchTokens = None,
+    pass_tokens: options.PassTokens = None,
+    matrix_rate: options.MatrixRate = None,
+    rate: options.Rate = None,
+    seed: options.Seed = None,
+    workers: options.Workers = None,
+    min_workers: options.MinWorkers = None,
+    compile: options.Compile = None,
+    graphs: options.Graphs = None,
+    gpu: options.Gpu = None,
+    config: options.SettingsFile = None,
+    restart: options.RestartTraining = False,
+    commit_name: options.CommitName = None,
     as_json: AsJson = False,
 ) -> None:
     """Train text to text on files of texts; interrupted, it goes on when the same command is run again.
 
     Runs on the cluster that RAY_ADDRESS names, or on this machine.
     """
+    given = locals()
     with resumable():
         from cellular.training.text_to_text_config import TrainTextToTextConfig
         from pipelines.train_text_to_text import run as train
 
-        settings: dict[str, Any] = {
-            "target": target,
-            "data_folder": data,
-            "data": {
-                "corpus": corpus_settings(inputs, text_column, format, None),
-                "tasks": _tasks(task),
-                "held_out": held_out,
-            },
-            "piece_drop": piece_drop,
-            "optimizer": {"matrix_rate": matrix_rate, "rate": rate},
-            "schedule": {"steps": steps, "seconds": seconds},
-            "loop": {
-                "batch_tokens": batch_tokens,
-                "pass_tokens": pass_tokens,
-                "seed": seed,
-                "compile": compile,
-                "graphs": graphs,
-            },
-            "workers": {"workers": workers, "min_workers": min_workers, "gpu": gpu},
-        }
-        chosen = TrainTextToTextConfig.model_validate(
-            merge(read_settings(config) if config else {}, settings)
-        )
-        origin = {"command": command_line("text-to-text train"), "commit": commit_name or commit()}
-        report = train(chosen, restart=restart, run_seconds=run_seconds, origin=origin)
-        show_fields(report.model_dump(mode="json"), as_json)
+        settings = {"data": {"tasks": _tasks(task)}, "piece_drop": piece_drop}
+        options.train("text-to-text train", TrainTextToTextConfig, train, given, settings)
 
 
 def _tasks(chosen: list[str] | None) -> dict[str, Any] | None:

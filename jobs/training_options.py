@@ -1,9 +1,18 @@
-"""Options that the commands which train have in common."""
+"""What the commands that train share: their options, the settings that these stand for, their report."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from jobs.build_options import corpus_settings, merge, read_settings
+from jobs.console import show_fields
+from jobs.origin import command_line, commit
+
+if TYPE_CHECKING:
+    from cellular.training.config import TrainingConfig
+    from pipelines.training_run import TrainReport
 
 TrainingTarget = Annotated[
     Path | None, typer.Option("--target", help="Folder of the run; a second call goes on.")
@@ -28,3 +37,46 @@ RestartTraining = Annotated[bool, typer.Option("--restart", help="Discard a trai
 CommitName = Annotated[
     str | None, typer.Option("--commit", help="To record, where the code is no git checkout.")
 ]
+
+_GROUPS = {
+    "optimizer": ("matrix_rate", "rate"),
+    "schedule": ("steps", "seconds"),
+    "loop": ("batch_tokens", "pass_tokens", "seed", "compile", "graphs"),
+    "workers": ("workers", "min_workers", "gpu"),
+    "embedding": ("embedders", "embedder_gpus"),
+}
+
+
+def train(
+    command: str,
+    config: "type[TrainingConfig]",
+    run: "Callable[..., TrainReport]",
+    given: Mapping[str, Any],
+    settings: dict[str, Any],
+) -> None:
+    """Train by what a command was given, and print the report.
+
+    Args:
+        command: its words after `cellular`.
+        config: class of the settings.
+        run: trains.
+        given: every option by its name; None: not given.
+        settings: those that the options of this command alone stand for.
+    """
+    file = read_settings(given["config"]) if given["config"] else {}
+    chosen = config.model_validate(merge(merge(file, _settings(given, config)), settings))
+    origin = {"command": command_line(command), "commit": given["commit_name"] or commit()}
+    report = run(chosen, restart=given["restart"], run_seconds=given["run_seconds"], origin=origin)
+    show_fields(report.model_dump(mode="json"), given["as_json"])
+
+
+def _settings(given: Mapping[str, Any], config: "type[TrainingConfig]") -> dict[str, Any]:
+    """What the options above stand for, as far as a command has them."""
+    corpus = corpus_settings(given["inputs"], given["text_column"], given["format"], None)
+    data = {"corpus": corpus, "held_out": given["held_out"]}
+    if "teacher" in given:
+        data["teacher"] = {"name": given["teacher"]}
+    groups = {group: {name: given.get(name) for name in names} for group, names in _GROUPS.items()}
+    if not config.model_fields["schedule"].is_required() and not any(groups["schedule"].values()):
+        del groups["schedule"]  # the default is one length, and no length is none
+    return {"target": given["target"], "data_folder": given["data"], "data": data, **groups}
