@@ -8,10 +8,9 @@ from cellular.training.adapter_config import TrainAdapterConfig
 from pipelines.adapter_data import START, pairs_folder, prepare_pairs
 from pipelines.adapter_worker import ADAPTER_WORK
 from pipelines.model_card import adapter_card
-from pipelines.progress import Track, show
+from pipelines.progress import Track
 from pipelines.training_data import prepare
-from pipelines.training_run import Data, Recipe, Trained, TrainReport, absolute, data_folder
-from pipelines.training_run import run as run_recipe
+from pipelines.training_run import Data, Recipe, Run, Trained, data_folder
 
 DECIDES = {
     "strategy": True,
@@ -21,40 +20,21 @@ DECIDES = {
 }
 
 
-def run(
-    config: TrainAdapterConfig,
-    *,
-    restart: bool = False,
-    run_seconds: float | None = None,
-    origin: dict[str, str] | None = None,
-    track: Track = show,
-) -> TrainReport:
-    """Train, or go on with the training that was interrupted.
-
-    Args:
-        config: what to train.
-        restart: discard a training in the target.
-        run_seconds: end this run then, with a checkpoint; the same call goes on.
-        origin: facts for the card, such as the command and the commit.
-        track: shows the progress of preparing the data.
-
-    Raises:
-        CellularError: something is wrong with the data, the settings or the target.
-    """
-    config = absolute(config)
-    recipe = Recipe(
+def _recipe(config: TrainAdapterConfig, restart: bool, track: Track) -> Recipe:
+    return Recipe(
         config=config,
         work=ADAPTER_WORK,
         prepare=lambda: _prepare(config, restart, track),
         export=lambda path, trained: _export(config, path, trained),
         decides=DECIDES,
     )
-    return run_recipe(recipe, restart=restart, run_seconds=run_seconds, origin=origin)
+
+
+run = Run(_recipe)
 
 
 def _prepare(config: TrainAdapterConfig, restart: bool, track: Track) -> Data:
     folder = data_folder(config)
-    restart = restart and config.data_folder is None
     data = prepare(config.data, folder, config.embedding, restart=restart, track=track)
     pairs, there = prepare_pairs(config, data, folder, track), pairs_folder(config, data, folder)
     target = Space(name=data.teacher.name, fingerprint=data.teacher.fingerprint, dimension=data.dimension)

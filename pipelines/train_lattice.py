@@ -12,10 +12,9 @@ from cellular.training.lattice_config import TrainLatticeConfig
 from pipelines.group_data import prepare_groups
 from pipelines.lattice_worker import LATTICE_WORK
 from pipelines.model_card import lattice_card
-from pipelines.progress import Track, show
+from pipelines.progress import Track
 from pipelines.training_data import TrainingData, prepare
-from pipelines.training_run import Data, Recipe, Trained, TrainReport, absolute, data_folder
-from pipelines.training_run import run as run_recipe
+from pipelines.training_run import Data, Recipe, Run, Trained, data_folder
 
 DECIDES = {
     "objective": True,
@@ -31,52 +30,25 @@ DECIDES = {
 }
 
 
-def run(
-    config: TrainLatticeConfig,
-    *,
-    restart: bool = False,
-    run_seconds: float | None = None,
-    origin: dict[str, str] | None = None,
-    track: Track = show,
-) -> TrainReport:
-    """Train, or go on with the training that was interrupted.
-
-    Args:
-        config: what to train.
-        restart: discard a training in the target.
-        run_seconds: end this run then, with a checkpoint; the same call goes on.
-        origin: facts for the card, such as the command and the commit.
-        track: shows the progress of preparing the data.
-
-    Raises:
-        CellularError: something is wrong with the data, the settings or the target.
-    """
-    config = absolute(config)
+def _recipe(config: TrainLatticeConfig, restart: bool, track: Track) -> Recipe:
     if config.base:
         config = config.model_copy(update={"base": str(find_checkpoint(config.base).absolute())})
-    recipe = Recipe(
+    return Recipe(
         config=config,
         work=LATTICE_WORK,
         prepare=lambda: _prepare(config, restart, track),
         export=lambda path, trained: _export(config, path, trained),
         decides=DECIDES,
     )
-    return run_recipe(recipe, restart=restart, run_seconds=run_seconds, origin=origin)
+
+
+run = Run(_recipe)
 
 
 def _prepare(config: TrainLatticeConfig, restart: bool, track: Track) -> Data:
     folder = data_folder(config)
-    data = _make_data(config, folder, restart and config.data_folder is None, track)
-    return Data(
-        identity=data.build,
-        examples=data.rows,
-        facts={"teacher": data.teacher.model_dump(), "dimension": data.dimension, "build": data.build},
-        shards={
-            "train": [folder / shard for shard in data.shards],
-            "held_out": [folder / shard for shard in data.held_out],
-        },
-        columns=COLUMNS if config.pairs else ("pieces", "embedding"),
-    )
+    data = _make_data(config, folder, restart, track)
+    return Data.of(data, folder, COLUMNS if config.pairs else ("pieces", "embedding"))
 
 
 def _make_data(config: TrainLatticeConfig, folder: Path, restart: bool, track: Track) -> TrainingData:

@@ -11,11 +11,10 @@ from cellular.decoders.ret.vocabulary import Vocabulary
 from cellular.errors import CellularError
 from cellular.training.config import TrainRETConfig
 from pipelines.model_card import ret_card
-from pipelines.progress import Track, show
+from pipelines.progress import Track
 from pipelines.ret_worker import RET_WORK
 from pipelines.training_data import prepare
-from pipelines.training_run import Data, Recipe, Trained, TrainReport, absolute, data_folder
-from pipelines.training_run import run as run_recipe
+from pipelines.training_run import Data, Recipe, Run, Trained, data_folder
 
 DIMENSIONS = (384, 768)
 DECIDES = {
@@ -30,41 +29,23 @@ DECIDES = {
 }
 
 
-def run(
-    config: TrainRETConfig,
-    *,
-    restart: bool = False,
-    run_seconds: float | None = None,
-    origin: dict[str, str] | None = None,
-    track: Track = show,
-) -> TrainReport:
-    """Train, or go on with the training that was interrupted.
-
-    Args:
-        config: what to train.
-        restart: discard a training in the target.
-        run_seconds: end this run then, with a checkpoint; the same call goes on.
-        origin: facts for the model card, such as the command and the commit.
-        track: shows the progress of preparing the data.
-
-    Raises:
-        CellularError: something is wrong with the data, the settings or the target.
-    """
-    config = _absolute(config)
+def _recipe(config: TrainRETConfig, restart: bool, track: Track) -> Recipe:
+    config = _with_base(config)
     base = load_checkpoint(config.base) if config.base else None
-    recipe = Recipe(
+    return Recipe(
         config=config,
         work=RET_WORK,
         prepare=lambda: _prepare(config, base, restart, track),
         export=lambda path, trained: _export(config, base, path, trained),
         decides=DECIDES,
     )
-    return run_recipe(recipe, restart=restart, run_seconds=run_seconds, origin=origin)
 
 
-def _absolute(config: TrainRETConfig) -> TrainRETConfig:
-    """Paths that mean the same on every worker; the pieces of the base."""
-    config = absolute(config)
+run = Run(_recipe)
+
+
+def _with_base(config: TrainRETConfig) -> TrainRETConfig:
+    """The same with the folder of its base, and with the base's pieces."""
     if not config.base:
         return config
     folder = find_checkpoint(config.base).absolute()
@@ -78,20 +59,11 @@ def _prepare(config: TrainRETConfig, base: Checkpoint | None, restart: bool, tra
         config.data,
         folder,
         config.embedding,
-        restart=restart and config.data_folder is None,
+        restart=restart,
         accept=lambda fingerprint, dimension: _check_teacher(config, base, fingerprint, dimension),
         track=track,
     )
-    return Data(
-        identity=data.build,
-        examples=data.rows,
-        facts={"teacher": data.teacher.model_dump(), "dimension": data.dimension, "build": data.build},
-        shards={
-            "train": [folder / shard for shard in data.shards],
-            "held_out": [folder / shard for shard in data.held_out],
-        },
-        columns=("pieces", "embedding"),
-    )
+    return Data.of(data, folder, ("pieces", "embedding"))
 
 
 def _check_teacher(config: TrainRETConfig, base: Checkpoint | None, fingerprint: str, dimension: int) -> None:

@@ -7,11 +7,10 @@ from cellular.cct import CCT, TextToTextCheckpoint, save_text_to_text
 from cellular.decoders.ret.vocabulary import Vocabulary
 from cellular.training.text_to_text_config import TrainTextToTextConfig
 from pipelines.model_card import curve_table
-from pipelines.progress import Track, show
+from pipelines.progress import Track
 from pipelines.text_pairs import prepare_pairs
 from pipelines.text_to_text_worker import TEXT_TO_TEXT_WORK
-from pipelines.training_run import Recipe, Trained, TrainReport, absolute, data_folder
-from pipelines.training_run import run as run_recipe
+from pipelines.training_run import Recipe, Run, Trained, data_folder
 
 DECIDES: dict[str, Any] = {
     "data": {"tasks"},
@@ -21,38 +20,17 @@ DECIDES: dict[str, Any] = {
 }
 
 
-def run(
-    config: TrainTextToTextConfig,
-    *,
-    restart: bool = False,
-    run_seconds: float | None = None,
-    origin: dict[str, str] | None = None,
-    track: Track = show,
-) -> TrainReport:
-    """Train, or go on with the training that was interrupted.
-
-    Args:
-        config: what to train.
-        restart: discard a training in the target.
-        run_seconds: end this run then, with a checkpoint; the same call goes on.
-        origin: facts for the model card, such as the command and the commit.
-        track: shows the progress of preparing the pairs.
-
-    Raises:
-        CellularError: something is wrong with the data, the settings or the target.
-    """
-    config = absolute(config)
-    own_data = config.data_folder is None
-    recipe = Recipe(
+def _recipe(config: TrainTextToTextConfig, restart: bool, track: Track) -> Recipe:
+    return Recipe(
         config=config,
         work=TEXT_TO_TEXT_WORK,
-        prepare=lambda: prepare_pairs(
-            config.data, data_folder(config), restart=restart and own_data, track=track
-        ),
+        prepare=lambda: prepare_pairs(config.data, data_folder(config), restart=restart, track=track),
         export=lambda path, trained: _export(config, path, trained),
         decides=DECIDES,
     )
-    return run_recipe(recipe, restart=restart, run_seconds=run_seconds, origin=origin)
+
+
+run = Run(_recipe)
 
 
 def _export(config: TrainTextToTextConfig, path: Path, trained: Trained) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import ray
 from safetensors.torch import load_file
@@ -20,8 +20,9 @@ from cellular.files import write_atomically
 from cellular.training.config import TrainingConfig
 from pipelines.cluster import connected, plain_errors
 from pipelines.plan import check_writable
+from pipelines.progress import Track, show
 from pipelines.training import NAME, Training, fit
-from pipelines.training_data import read_shards
+from pipelines.training_data import TrainingData, read_shards
 from pipelines.training_log import METRICS, SPEED, read_metrics
 from pipelines.training_worker import Work
 from pipelines.workspace import locked
@@ -64,6 +65,18 @@ class Data:
     shards: Mapping[str, Sequence[Path]]
     columns: Sequence[str]
 
+    @classmethod
+    def of(cls, texts: TrainingData, folder: Path, columns: Sequence[str]) -> "Data":
+        """Texts and their embeddings, prepared in a folder."""
+        shards = {"train": texts.shards, "held_out": texts.held_out}
+        return cls(
+            identity=texts.build,
+            examples=texts.rows,
+            facts={"teacher": texts.teacher.model_dump(), "dimension": texts.dimension, "build": texts.build},
+            shards={name: [folder / shard for shard in paths] for name, paths in shards.items()},
+            columns=columns,
+        )
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -102,38 +115,53 @@ class Recipe:
     decides: dict[str, Any] = field(default_factory=dict)
 
 
-def run(
-    recipe: Recipe,
-    *,
-    restart: bool = False,
-    run_seconds: float | None = None,
-    origin: dict[str, str] | None = None,
-) -> TrainReport:
-    """Train, or go on with the training that was interrupted.
+@dataclass(frozen=True)
+class Run(Generic[Config]):
+    """What `run` is in every pipeline that trains.
 
     Args:
-        recipe: what to train.
-        restart: discard a training in the target.
-        run_seconds: end this run then, with a checkpoint; the same call goes on.
-        origin: facts for the model card, such as the command and the commit.
-
-    Raises:
-        CellularError: something is wrong with the data, the settings or the target.
+        recipe: makes what one kind of training adds, of its settings, with paths that mean the same on every
+            worker; of whether other data in their place are discarded; and of what shows the progress.
     """
-    deadline = time.time() + run_seconds if run_seconds else None
-    target = recipe.config.target
-    check_writable(target)
-    finished = target / REPORT
-    with locked(target), nullcontext() if finished.exists() else connected(), plain_errors():
-        data = recipe.prepare()
-        _identify(recipe, data, restart)
-        if finished.exists():
-            return TrainReport.model_validate_json(finished.read_bytes())
-        with connected():
-            folder = fit(_training(recipe, data, deadline))
-    if folder is None:
-        raise CellularError(f"the training in {target} left no checkpoint: add --restart")
-    return _finish(recipe, data, folder, origin or {})
+
+    recipe: Callable[[Config, bool, Track], Recipe]
+
+    def __call__(
+        self,
+        config: Config,
+        *,
+        restart: bool = False,
+        run_seconds: float | None = None,
+        origin: dict[str, str] | None = None,
+        track: Track = show,
+    ) -> TrainReport:
+        """Train, or go on with the training that was interrupted.
+
+        Args:
+            config: what to train.
+            restart: discard a training in the target.
+            run_seconds: end this run then, with a checkpoint; the same call goes on.
+            origin: facts for the model card, such as the command and the commit.
+            track: shows the progress of preparing the data.
+
+        Raises:
+            CellularError: something is wrong with the data, the settings or the target.
+        """
+        recipe = self.recipe(_absolute(config), restart and config.data_folder is None, track)
+        deadline = time.time() + run_seconds if run_seconds else None
+        target = recipe.config.target
+        check_writable(target)
+        finished = target / REPORT
+        with locked(target), nullcontext() if finished.exists() else connected(), plain_errors():
+            data = recipe.prepare()
+            _identify(recipe, data, restart)
+            if finished.exists():
+                return TrainReport.model_validate_json(finished.read_bytes())
+            with connected():
+                folder = fit(_training(recipe, data, deadline))
+        if folder is None:
+            raise CellularError(f"the training in {target} left no checkpoint: add --restart")
+        return _finish(recipe, data, folder, origin or {})
 
 
 def data_folder(config: TrainingConfig) -> Path:
@@ -141,7 +169,7 @@ def data_folder(config: TrainingConfig) -> Path:
     return config.data_folder or config.target / "data"
 
 
-def absolute(config: Config) -> Config:
+def _absolute(config: Config) -> Config:
     """The same with a target and a folder of data that mean the same on every worker."""
     paths = {name: getattr(config, name) for name in ("target", "data_folder")}
     return config.model_copy(
