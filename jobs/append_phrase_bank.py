@@ -5,36 +5,23 @@ from typing import Annotated
 
 import typer
 
-from jobs.build_options import (
-    EmbedderGpus,
-    Embedders,
-    Format,
-    Precision,
-    Restart,
-    ShardRows,
-    Tasks,
-    Teacher,
-    TextColumn,
-    TextRecords,
-    build,
-    corpus_settings,
-)
+from jobs import build_options as options
 from jobs.console import AsJson, run
 
 
 def main(
     bank: Annotated[Path, typer.Argument(help="Folder of the bank.")],
     inputs: Annotated[list[str], typer.Argument(help="Files, folders or globs; local paths or s3://.")],
-    text_column: TextColumn = None,
-    format: Format = None,
-    text_records: TextRecords = None,
-    teacher: Teacher = None,
-    precision: Precision = None,
-    embedders: Embedders = None,
-    embedder_gpus: EmbedderGpus = None,
-    tasks: Tasks = None,
-    shard_rows: ShardRows = None,
-    restart: Restart = False,
+    text_column: options.TextColumn = None,
+    format: options.Format = None,
+    text_records: options.TextRecords = None,
+    teacher: options.Teacher = None,
+    precision: options.Precision = None,
+    embedders: options.Embedders = None,
+    embedder_gpus: options.EmbedderGpus = None,
+    tasks: options.Tasks = None,
+    shard_rows: options.ShardRows = None,
+    restart: options.Restart = False,
     as_json: AsJson = False,
 ) -> None:
     """Add a corpus to a bank, by the bank's own rules. Who has the old version open goes on reading it.
@@ -46,7 +33,7 @@ def main(
 
     _, current = base_version(bank)
     settings = {
-        "corpus": corpus_settings(inputs, text_column, format, text_records),
+        "corpus": options.corpus_settings(inputs, text_column, format, text_records),
         "target": bank,
         "append": True,
         "rules": current.rules,
@@ -55,7 +42,7 @@ def main(
         "shard_rows": shard_rows,
         "resources": {"embedders": embedders, "embedder_gpus": embedder_gpus, "tasks": tasks},
     }
-    build(settings, None, restart=restart, as_json=as_json)
+    options.build(settings, None, restart=restart, as_json=as_json)
 
 
 if __name__ == "__main__":

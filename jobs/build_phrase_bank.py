@@ -4,32 +4,16 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.build_options import (
-    ConfigFile,
-    EmbedderGpus,
-    Embedders,
-    Format,
-    Inputs,
-    Precision,
-    Restart,
-    ShardRows,
-    Target,
-    Tasks,
-    Teacher,
-    TextColumn,
-    TextRecords,
-    build,
-    corpus_settings,
-)
+from jobs import build_options as options
 from jobs.console import AsJson, run
 
 
 def main(
-    inputs: Inputs = None,
-    target: Target = None,
-    text_column: TextColumn = None,
-    format: Format = None,
-    text_records: TextRecords = None,
+    inputs: options.Inputs = None,
+    target: options.Target = None,
+    text_column: options.TextColumn = None,
+    format: options.Format = None,
+    text_records: options.TextRecords = None,
     language: Annotated[
         str | None, typer.Option(help="ISO 639 code of the sentence rules. Default: en.")
     ] = None,
@@ -46,19 +30,19 @@ def main(
         int | None, typer.Option(help="Longer phrases are dropped. Default: 300.")
     ] = None,
     min_count: Annotated[int | None, typer.Option(help="Rarer phrases are dropped. Default: 1.")] = None,
-    teacher: Teacher = None,
-    precision: Precision = None,
+    teacher: options.Teacher = None,
+    precision: options.Precision = None,
     dtype: Annotated[str | None, typer.Option(help="float16 or float32. Default: float16.")] = None,
     index: Annotated[str | None, typer.Option(help="FAISS factory string. Default: auto.")] = None,
     recall: Annotated[
         float | None, typer.Option(help="recall@10 of the default search. Default: 0.98.")
     ] = None,
-    embedders: Embedders = None,
-    embedder_gpus: EmbedderGpus = None,
-    tasks: Tasks = None,
-    shard_rows: ShardRows = None,
-    config: ConfigFile = None,
-    restart: Restart = False,
+    embedders: options.Embedders = None,
+    embedder_gpus: options.EmbedderGpus = None,
+    tasks: options.Tasks = None,
+    shard_rows: options.ShardRows = None,
+    config: options.ConfigFile = None,
+    restart: options.Restart = False,
     as_json: AsJson = False,
 ) -> None:
     """Build a phrase bank from text; interrupted, it goes on when the same command is run again.
@@ -66,7 +50,7 @@ def main(
     Runs on the cluster that RAY_ADDRESS names, or on this machine.
     """
     settings: dict[str, Any] = {
-        "corpus": corpus_settings(inputs, text_column, format, text_records),
+        "corpus": options.corpus_settings(inputs, text_column, format, text_records),
         "target": target,
         "rules": {
             "language": language,
@@ -82,7 +66,7 @@ def main(
         "shard_rows": shard_rows,
         "resources": {"embedders": embedders, "embedder_gpus": embedder_gpus, "tasks": tasks},
     }
-    build(settings, config, restart=restart, as_json=as_json)
+    options.build(settings, config, restart=restart, as_json=as_json)
 
 
 if __name__ == "__main__":

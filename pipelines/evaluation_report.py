@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
@@ -10,9 +9,8 @@ import numpy as np
 import orjson
 
 from cellular.config import Settings
-from cellular.errors import CellularError
-from cellular.files import write_atomically
 from cellular.metrics import Estimate, TextScores
+from pipelines.report_files import render, write_files
 
 Kind = Literal["good", "typical", "worst"]
 
@@ -131,25 +129,16 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
         "report.json": evaluation.report.model_dump_json(indent=2).encode(),
         "answers.jsonl": b"".join(map(_lines, evaluation.answers)),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            write_atomically(folder / name, content)
-    except OSError as error:
-        raise CellularError(f"cannot write the report to {folder}: {error.strerror}") from error
-    return [folder / name for name in contents]
+    return write_files(contents, folder)
 
 
 def page(evaluation: Evaluation) -> str:
     """The report as one HTML page: tables, plots and examples, all of it inside."""
-    import jinja2
-
     from pipelines import evaluation_plots as plots
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    source = files("pipelines").joinpath("evaluation_report.html").read_text("utf-8")
     report = evaluation.report
-    return environment.from_string(source).render(
+    return render(
+        "evaluation_report.html",
         report=report,
         rows=[cells(row) for row in report.rows],
         scores=plots.scores(report),

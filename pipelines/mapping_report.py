@@ -1,13 +1,11 @@
 """What an evaluation of mappers found: JSON, and one page that needs no other file or host."""
 
 from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 
 from cellular.config import Settings
-from cellular.errors import CellularError
-from cellular.files import write_atomically
 from cellular.metrics import Estimate
+from pipelines.report_files import render, write_files
 
 COLUMNS = {"r1": "R@1", "r10": "R@10", "mrr": "MRR", "cosine": "cosine"}
 
@@ -62,19 +60,9 @@ def write_report(report: MappingReport, folder: Path) -> list[Path]:
         "report.html": page(report).encode(),
         "report.json": report.model_dump_json(indent=2).encode(),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            write_atomically(folder / name, content)
-    except OSError as error:
-        raise CellularError(f"cannot write the report to {folder}: {error.strerror}") from error
-    return [folder / name for name in contents]
+    return write_files(contents, folder)
 
 
 def page(report: MappingReport) -> str:
     """The report as one HTML page."""
-    import jinja2
-
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    source = files("pipelines").joinpath("mapping_report.html").read_text("utf-8")
-    return environment.from_string(source).render(report=report, rows=[cells(row) for row in report.rows])
+    return render("mapping_report.html", report=report, rows=[cells(row) for row in report.rows])

@@ -16,6 +16,7 @@ from cellular.training.config import TrainingConfig
 
 ROOT = Path(__file__).parents[2]
 os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"  # reports wait for a look at the workers
 
 
 @pytest.fixture(scope="session")

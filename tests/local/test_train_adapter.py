@@ -1,6 +1,5 @@
 """An adapter trains from text on Ray, on two workers, and begins with the ridge in closed form."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +43,8 @@ def configure(target: Path) -> TrainAdapterConfig:
 
 
 @pytest.fixture(scope="module")
-def trained(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainReport]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report waits for that
-        yield run(configure(tmp_path_factory.mktemp("adapter") / "run"), track=silent)
+def trained(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> TrainReport:
+    return run(configure(tmp_path_factory.mktemp("adapter") / "run"), track=silent)
 
 
 def test_training_improves_on_the_ridge(trained: TrainReport) -> None:

@@ -36,11 +36,6 @@ TURNS = 6  # of a dialogue
 DIALOGUES = [[f"dialogue {number} says {turn}" for turn in range(TURNS)] for number in range(24)]
 
 
-@pytest.fixture(autouse=True)
-def quick_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("dialogues") / "dialogues.parquet"

@@ -55,9 +55,7 @@ def trained(
         columns = {"text": TURNS, "dialogue_id": [name] * len(TURNS), "turn": range(len(TURNS))}
         pq.write_table(pa.table(columns), folder / f"{name}.parquet")
     config = configure(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
-        return config, run(config, origin={"command": "a test"}, track=silent)
+    return config, run(config, origin={"command": "a test"}, track=silent)
 
 
 def test_two_workers_train_a_model_on_both_tasks(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,6 +33,18 @@ from cellular.types import FloatArray
 Method = Literal["greedy", "beam", "sample"]
 
 _ROWS = 256  # texts written at a time: their keys and values take 2 MB each at the default length
+
+
+class DecodeOptions(TypedDict, total=False):
+    """Options of one text; `RETDecoder.decode_batch` explains them."""
+
+    max_length: int
+    method: Method
+    beam_width: int
+    length_penalty: float
+    temperature: float
+    top_p: float
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,40 +110,9 @@ class RETDecoder:
                 f"embed with {self.teacher.name}, or load another checkpoint"
             )
 
-    def decode(
-        self,
-        embedding: ArrayLike,
-        *,
-        max_length: int = MAX_PIECES,
-        method: Method = "greedy",
-        beam_width: int = 4,
-        length_penalty: float = 1.0,
-        temperature: float = 0.7,
-        top_p: float = 0.9,
-        seed: int = 0,
-    ) -> str:
-        """The text of one embedding (E,).
-
-        Args:
-            embedding: of the teacher.
-            max_length: pieces after which a text is cut off.
-            method: greedy: the likeliest piece each time; beam: the best text of a search; sample: a draw.
-            beam_width: texts that are followed at once; beam only.
-            length_penalty: see `beam_search`; beam only.
-            temperature: below 1 for likelier texts, above for more varied ones; sample only.
-            top_p: probability of the pieces that are drawn from; sample only.
-            seed: of the draw.
-        """
-        return self.decode_batch(
-            _one_row(embedding),
-            max_length=max_length,
-            method=method,
-            beam_width=beam_width,
-            length_penalty=length_penalty,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
-        )[0]
+    def decode(self, embedding: ArrayLike, **options: Unpack[DecodeOptions]) -> str:
+        """The text of one embedding (E,); options as in `decode_batch`."""
+        return self.decode_batch(_one_row(embedding), **options)[0]
 
     def decode_batch(
         self,
@@ -145,7 +126,18 @@ class RETDecoder:
         top_p: float = 0.9,
         seed: int = 0,
     ) -> list[str]:
-        """The texts of embeddings (N, E); options as in `decode`."""
+        """The texts of embeddings (N, E).
+
+        Args:
+            embeddings: of the teacher.
+            max_length: pieces after which a text is cut off.
+            method: greedy: the likeliest piece each time; beam: the best text of a search; sample: a draw.
+            beam_width: texts that are followed at once; beam only.
+            length_penalty: see `beam_search`; beam only.
+            temperature: below 1 for likelier texts, above for more varied ones; sample only.
+            top_p: probability of the pieces that are drawn from; sample only.
+            seed: of the draw.
+        """
         if method == "beam":
             found = self.n_best(
                 embeddings, 1, max_length=max_length, beam_width=beam_width, length_penalty=length_penalty

@@ -75,9 +75,35 @@ class Cache:
     keys_ABHTK: Tensor
     values_ABHTK: Tensor
     prefix_BPD: Tensor
-    steps_AD: Tensor
+    codes: Tensor
+    """What is added at each application, (A, D), or each position, (L, D): as the model has it."""
     rotary: tuple[Tensor, Tensor]
     length: int = 0
+
+    def extend(self, positions: int) -> tuple[Tensor, Tensor]:
+        """Take room for new positions; their part of the rotary table."""
+        start, self.length = self.length, self.length + positions
+        cosine, sine = self.rotary
+        return cosine[start : self.length], sine[start : self.length]
+
+    def attend(self, application: int, query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor) -> Tensor:
+        """What the newest T positions read, (B, H, T, K), once their keys and values are kept."""
+        keys_BHTK, values_BHTK = self.keys_ABHTK[application], self.values_ABHTK[application]
+        start, end = self.length - key_BHTK.shape[2], self.length
+        keys_BHTK[:, :, start:end], values_BHTK[:, :, start:end] = key_BHTK, value_BHTK
+        return F.scaled_dot_product_attention(
+            query_BHTK, keys_BHTK[:, :, :end], values_BHTK[:, :, :end], is_causal=start == 0
+        )
+
+    @torch.inference_mode()
+    def select(self, rows_R: Tensor) -> "Cache":
+        """As `Engine.select`."""
+        return replace(
+            self,
+            keys_ABHTK=_select_filled(self.keys_ABHTK, rows_R, self.length),
+            values_ABHTK=_select_filled(self.values_ABHTK, rows_R, self.length),
+            prefix_BPD=self.prefix_BPD[rows_R],
+        )
 
 
 class TorchEngine:
@@ -112,7 +138,7 @@ class TorchEngine:
             keys_ABHTK=weight.new_empty(shape),
             values_ABHTK=weight.new_empty(shape),
             prefix_BPD=prefix_BPD,
-            steps_AD=model.steps().to(weight.dtype),
+            codes=model.steps().to(weight.dtype),
             rotary=rotary_table(positions, weight.device, weight.dtype),
         )
         no_pieces = torch.empty(batch, 0, dtype=torch.int64, device=weight.device)
@@ -125,32 +151,16 @@ class TorchEngine:
 
     def _advance(self, cache: Cache, x_BTD: Tensor) -> Tensor:
         """Logits after the last of T new positions."""
-        model, start = self._model, cache.length
-        end = cache.length = start + x_BTD.shape[1]
-        cosine, sine = cache.rotary
-        rotary = cosine[start:end], sine[start:end]
-        for step_D, keys_BHTK, values_BHTK in zip(
-            cache.steps_AD, cache.keys_ABHTK, cache.values_ABHTK, strict=True
-        ):
+        model, rotary = self._model, cache.extend(x_BTD.shape[1])
+        for application, step_D in enumerate(cache.codes):
             x_BTD = x_BTD + step_D
-            query, keys_BHTK[:, :, start:end], values_BHTK[:, :, start:end] = model.attention_inputs(
-                x_BTD, rotary
-            )
-            y_BHTK = F.scaled_dot_product_attention(
-                query, keys_BHTK[:, :, :end], values_BHTK[:, :, :end], is_causal=start == 0
-            )
+            y_BHTK = cache.attend(application, *model.attention_inputs(x_BTD, rotary))
             x_BTD = model.layer_output(x_BTD, y_BHTK)
         return model.logits(x_BTD[:, -1:])[:, 0]
 
-    @torch.inference_mode()
     def select(self, state: Cache, rows_R: Tensor) -> Cache:
         """As `Engine.select`."""
-        return replace(
-            state,
-            keys_ABHTK=select_filled(state.keys_ABHTK, rows_R, state.length),
-            values_ABHTK=select_filled(state.values_ABHTK, rows_R, state.length),
-            prefix_BPD=state.prefix_BPD[rows_R],
-        )
+        return state.select(rows_R)
 
     def greedy(self, embeddings_BE: FloatArray, max_pieces: int) -> list[PieceArray]:
         """As `Engine.greedy`."""
@@ -269,7 +279,7 @@ def _placed(model: RET, device: torch.device, dtype: torch.dtype) -> RET:
     return copy.deepcopy(model).to(device, dtype)
 
 
-def select_filled(cache_ABHTK: Tensor, rows_R: Tensor, length: int) -> Tensor:
+def _select_filled(cache_ABHTK: Tensor, rows_R: Tensor, length: int) -> Tensor:
     """Those rows, in the same memory unless they are more: fresh memory costs more than what is copied."""
     applications, batch, *rest = cache_ABHTK.shape
     if len(rows_R) > batch:

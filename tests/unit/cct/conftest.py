@@ -1,6 +1,5 @@
 """Small text-to-text models, untrained, that write texts of several pieces."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,15 +22,6 @@ SHAPE = CCTConfig(
         embedding_dimension=32, size=(2, 4, 4), steps=2, channels=16, face_channels=4, update_probability=1.0
     ),
 )
-
-
-@pytest.fixture(autouse=True)
-def one_torch_thread() -> Iterator[None]:
-    """Small products lose more to waiting for threads than they gain."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_model(**settings: Any) -> CCT:

@@ -1,7 +1,7 @@
 """A decoder small enough to be trained here, and one thread to do it in."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import numpy as np
@@ -18,15 +18,6 @@ runs_kernels = pytest.mark.skipif(
     find_spec("triton") is None or (DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1"),
     reason="needs Triton, and a GPU or TRITON_INTERPRET=1",
 )
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_torch_thread() -> Iterator[None]:
-    """Matrices this small lose more to waiting for threads than they gain."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """What the tests of training share."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -17,15 +17,6 @@ SENTENCES = [
     "We go home.",
     "Two men are talking near a car in the street.",
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_torch_thread() -> Iterator[None]:
-    """Small products lose more to waiting for threads than they gain."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def learnable(texts: Sequence[str]) -> Texts:
