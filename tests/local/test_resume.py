@@ -13,7 +13,7 @@ from ray._private import state
 
 from cellular.bank import PhraseBank, current_version
 from cellular.bank.manifest import Manifest, read_manifest, version_folder
-from cellular.config import BuildConfig, CorpusConfig, IndexConfig, PhraseRules, TeacherConfig
+from cellular.config import BuildConfig, CorpusConfig, IndexConfig, PhraseRules, ResourceConfig, TeacherConfig
 from cellular.errors import CellularError
 from pipelines.build_phrase_bank import run
 from pipelines.progress import Row, silent
@@ -41,7 +41,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, corpus: Path, cluste
     return manifest(target)
 
 
-def configure(target: Path, corpus: Path, **settings: Any) -> BuildConfig:
+def configure(target: Path, corpus: Path, embedders: int = 1, **settings: Any) -> BuildConfig:
+    """With one embedder where a second, which takes seconds to start, makes no difference."""
     inputs = CorpusConfig(inputs=(str(corpus),))
     index = IndexConfig(factory="IVF16,Flat")
     return BuildConfig(
@@ -50,6 +51,7 @@ def configure(target: Path, corpus: Path, **settings: Any) -> BuildConfig:
         teacher=TeacherConfig(name="hash"),
         index=index,
         shard_rows=20,
+        resources=ResourceConfig(embedders=embedders),
         **settings,
     )
 
@@ -84,7 +86,7 @@ def stop_at(stage: str, after: int, error: type[BaseException]) -> Callable[...,
 def test_killed_driver_resumes_without_embedding_a_finished_shard_twice(
     tmp_path: Path, corpus: Path, cluster: str, uninterrupted: Manifest, start_build: Start
 ) -> None:
-    config = configure(tmp_path / "bank", corpus)
+    config = configure(tmp_path / "bank", corpus, embedders=2)
     process = start_build(config, address=cluster)
     wait_for_shards(process, config.target, 3)
     process.send_signal(signal.SIGKILL)
@@ -144,7 +146,7 @@ def test_a_killed_worker_costs_nothing_but_time(
                 os.kill(killed[0], signal.SIGKILL)
             yield row
 
-    report = run(configure(tmp_path / "bank", corpus), track=kill_embedder)
+    report = run(configure(tmp_path / "bank", corpus, embedders=2), track=kill_embedder)
     assert len(killed) == 1
     assert (report.embedded, report.resumed) == (PHRASES, 0)
     assert manifest(report.path).files == uninterrupted.files
