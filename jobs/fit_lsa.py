@@ -40,7 +40,7 @@ def main(
     origin: dict[str, JsonValue] = {
         "texts": len(drawn),
         "command": command_line("adapter fit-lsa"),
-        "commit": commit(),
+        "commit": commit_name or commit(),
     }
     teacher.save(target, lsa_card(teacher, origin), origin)
     show_fields({"path": str(target), "fingerprint": teacher.fingerprint, **origin}, as_json)

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from cellular.errors import CellularError
 from cellular.lsa import LSAConfig, LSATeacher
 from cellular.teachers import load_teacher
+from jobs.cli import app
 
 CONFIG = LSAConfig(dimension=32, words=300, parts=200)
 
@@ -77,3 +79,11 @@ def test_a_damaged_vocabulary_is_named(folder: Path, content: str) -> None:
     (folder / "vocabulary.json").write_text(content)
     with pytest.raises(CellularError, match="restore"):
         LSATeacher.load(folder)
+
+
+def test_the_command_records_the_commit_that_it_is_told(tmp_path: Path, topic_sentences: list[str]) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(topic_sentences), encoding="utf-8")
+    options = ["--target", str(tmp_path / "lsa"), "--dimension", "16", "--commit", "abc"]
+    assert CliRunner().invoke(app, ["adapter", "fit-lsa", str(texts), *options]).exit_code == 0
+    assert json.loads((tmp_path / "lsa" / "config.json").read_bytes())["training"]["commit"] == "abc"
