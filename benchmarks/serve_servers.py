@@ -111,6 +111,10 @@ class ThreadStage:
         """Not measured."""
         raise NotImplementedError
 
+    def replicas(self) -> int:
+        """The one worker."""
+        return 1
+
 
 def gathered_app(config: ServeConfig) -> FastAPI:
     """The application's Gateway, without Ray."""

@@ -1,8 +1,9 @@
 """Micro-batches: what waits for a stage at the same time goes to it in one call.
 
 A call between deployments costs milliseconds of processor time whatever it carries, so that one call a
-request limits the throughput. The rule is that of Nagle 1984, RFC 896: what comes while nothing is on its way
-leaves at once; what comes later waits until that returns, a call is full, or it has waited long enough.
+request limits the throughput. The rule is that of Nagle 1984, RFC 896, with a call for each replica: what
+comes while one of them has none leaves at once; what comes later waits until a call returns, one is full, or
+it has waited long enough. What waits is divided among the replicas.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -60,6 +62,10 @@ class GatheringStage:
         """What is not about rows is neither joined nor refused."""
         return await self.stage.every(method, *arguments)
 
+    def replicas(self) -> int:
+        """The stage's."""
+        return self.stage.replicas()
+
     async def call(self, method: str, rows: Any, *options: Any) -> Any:
         """The results of the caller's own rows."""
         if len(self._waiting) >= self.settings.queue:
@@ -76,26 +82,26 @@ class GatheringStage:
             self._leave(request)
             raise
 
-    def _send(self, overdue: bool = False) -> None:
+    def _send(self) -> None:
+        replicas = self.stage.replicas()
         while self._waiting and len(self._travelling) < self.settings.calls:
             waiting = sum(len(one.rows) for one in self._waiting)
-            if self._travelling and waiting < self.settings.rows and not overdue:
+            if len(self._travelling) >= replicas and waiting < self.settings.rows:
                 break
-            batch = self._next_batch()
-            task = asyncio.create_task(self._run(batch))
-            self._travelling[task] = batch
-            task.add_done_callback(self._returned)
+            self._depart(ceil(waiting / replicas))
 
-    def _next_batch(self) -> list[Request]:
-        """The first that waits, and those behind it that want the same done, in their order."""
+    def _depart(self, rows: int) -> None:
+        """Send the first that waits, and those behind it that want the same done, up to a number of rows."""
         batch = [self._waiting.popleft()]
         count = len(batch[0].rows)
         while self._waiting and self._waiting[0].work == batch[0].work:
             count += len(self._waiting[0].rows)
-            if count > self.settings.rows:
+            if count > min(rows, self.settings.rows):
                 break
             batch.append(self._waiting.popleft())
-        return batch
+        task = asyncio.create_task(self._run(batch))
+        self._travelling[task] = batch
+        task.add_done_callback(self._returned)
 
     async def _run(self, batch: list[Request]) -> None:
         method, *options = batch[0].work
@@ -117,8 +123,8 @@ class GatheringStage:
 
     def _hurry(self, request: Request) -> None:
         """Send what waits if the request, which has waited long enough, is still there."""
-        if request in self._waiting:
-            self._send(overdue=True)
+        while request in self._waiting and len(self._travelling) < self.settings.calls:
+            self._depart(self.settings.rows)
 
     def _leave(self, request: Request) -> None:
         """Forget a caller that went away, and end a call that nobody waits for."""

@@ -61,6 +61,12 @@ class HandleStage:
             response.cancel()
             raise
 
+    def replicas(self) -> int:
+        """Those that the handle's router chooses from, for which Ray Serve has no public word."""
+        router = getattr(self.handle._router, "_asyncio_router", None)
+        chooser = getattr(router, "_request_router", None)
+        return max(1, len(chooser.curr_replicas)) if chooser else 1
+
     async def _ask(self, method: str, arguments: Sequence[Any]) -> Any:
         with requests_named():
             response = getattr(self._handle(arguments), method).remote(*arguments)

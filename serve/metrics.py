@@ -101,6 +101,10 @@ class MeasuredStage:
                 async for item in items:
                     yield item
 
+    def replicas(self) -> int:
+        """The stage's."""
+        return self.stage.replicas()
+
     @contextmanager
     def _measured(self) -> Iterator[None]:
         start, outcome = time.perf_counter(), "ok"

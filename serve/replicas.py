@@ -5,7 +5,7 @@ The worker's class is an argument: a replica imports its own and no other's libr
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +21,7 @@ from serve.handles import HandleStage, StageTeacher, named_requests
 from serve.interface import http_app
 from serve.metrics import MeasuredStage, WorkerMetrics, session_gauge
 from serve.problems import request_ids
+from serve.scaling import BusyTime
 from serve.settings import ServeConfig
 from serve.stages import BankVersion, LocalStage, OnBank, Stage
 
@@ -65,6 +66,7 @@ class Replica:
 
     def __init__(self, stage: str) -> None:
         self.metrics = WorkerMetrics(stage)
+        self.busy = BusyTime()
         self.done = Counter(calls=0, batches=0, rows=0)
         # A queue of its own: one that decorates the method would be one for all that are fused, and a stage
         # that calls another from its batch would wait for itself.
@@ -79,6 +81,10 @@ class Replica:
         """Calls, batches and rows since the start."""
         return dict(self.done)
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What `serve.scaling.ByLoad` scales this stage by."""
+        return {"load": self.busy.load()}
+
     async def compute(self, method: Callable[..., Any], rows: Rows, *options: Any) -> Any:
         """A worker's method on rows, with those of other calls that wait for the same."""
         return await self._batched(Work(method, rows, options, named_requests()))
@@ -90,7 +96,8 @@ class Replica:
             parts = [calls[n].rows for n in chosen]
             rows = joined(parts)
             request_ids.set(tuple(id for n in chosen for id in calls[n].ids))
-            results = await asyncio.to_thread(self.metrics.measured, method, rows, *options)
+            with self.busy.work():
+                results = await asyncio.to_thread(self.metrics.measured, method, rows, *options)
             answers |= zip(chosen, divided(results, parts), strict=True)
             self.done.update(calls=len(parts), batches=1, rows=len(rows))
         return [answers[n] for n in range(len(calls))]
@@ -160,32 +167,33 @@ class LatticeReplica(Replica):
         return {name: worker.describe() for name, worker in self.workers.items()}
 
 
-class RETReplica(WorkerReplica):
-    """RET; streams are written beside the batches."""
+class WriterReplica(WorkerReplica):
+    """One that streams; streams are written beside the batches."""
+
+    async def stream(self, rows: Rows, options: Any) -> AsyncGenerator[tuple[int, str]]:
+        """Numbers of rows and increments of their texts; the work ends when the caller leaves."""
+        increments = self.worker.stream(rows, options)
+        with self.busy.work():
+            while (increment := await asyncio.to_thread(next, increments, None)) is not None:
+                yield increment
+
+
+class RETReplica(WriterReplica):
+    """RET."""
 
     async def decode(self, embeddings: FloatArray, options: Any) -> list[Any]:
         """Turn (N, D) embeddings into texts."""
         results: list[Any] = await self.compute(self.worker.decode, embeddings, options)
         return results
 
-    async def stream(self, embeddings: FloatArray, options: Any) -> AsyncGenerator[tuple[int, str]]:
-        """Numbers of rows and increments of their texts; the work ends when the caller leaves."""
-        async for increment in written(self.worker.stream(embeddings, options)):
-            yield increment
 
-
-class TextToTextReplica(WorkerReplica):
-    """Text to text; streams are written beside the batches."""
+class TextToTextReplica(WriterReplica):
+    """Text to text."""
 
     async def generate(self, texts: list[str], options: Any) -> list[str]:
         """Texts for texts."""
         results: list[str] = await self.compute(self.worker.generate, texts, options)
         return results
-
-    async def stream(self, texts: list[str], options: Any) -> AsyncGenerator[tuple[int, str]]:
-        """Numbers of rows and increments of their texts; the work ends when the caller leaves."""
-        async for increment in written(self.worker.stream(texts, options)):
-            yield increment
 
 
 class BankReplica(Replica):
@@ -285,9 +293,3 @@ def made(what: Made) -> Any:
 def stage_of(callee: DeploymentHandle[Any] | Stage) -> Stage:
     """What is called, as a stage."""
     return HandleStage(callee) if isinstance(callee, DeploymentHandle) else callee
-
-
-async def written(increments: Iterator[tuple[int, str]]) -> AsyncGenerator[tuple[int, str]]:
-    """What a worker writes, each increment in a thread."""
-    while (increment := await asyncio.to_thread(next, increments, None)) is not None:
-        yield increment

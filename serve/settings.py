@@ -44,7 +44,9 @@ class Interface(Settings):
 class Gathering(Settings):
     """How each Gateway joins requests that wait for the same stage."""
 
-    calls: PositiveInt = Field(16, description="to one stage on their way at once; enough for its replicas")
+    calls: PositiveInt = Field(
+        16, description="to one stage on their way at once; one for each replica, and what cannot wait"
+    )
     rows: PositiveInt = Field(32, description="texts or embeddings that make a call full")
     patience_s: PositiveFloat = Field(0.1, description="seconds after which a call leaves before it is full")
     queue: PositiveInt = Field(64, description="requests that wait for a stage; the next gets 503 at once")

@@ -52,6 +52,9 @@ class Stage(Protocol):
     def stream(self, method: str, *arguments: Any) -> AsyncGenerator[Any]:
         """What a generator method of one replica yields; closing the generator ends its work."""
 
+    def replicas(self) -> int:
+        """How many take calls, at least 1."""
+
 
 class LocalStage:
     """A replica in this process as a stage."""
@@ -75,3 +78,7 @@ class LocalStage:
         """The method's own generator."""
         increments: AsyncGenerator[Any] = getattr(self.replica, method)(*arguments)
         return increments
+
+    def replicas(self) -> int:
+        """The one that there is."""
+        return 1

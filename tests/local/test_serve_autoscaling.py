@@ -1,4 +1,4 @@
-"""Each stage has the replicas that its own load asks for."""
+"""Each stage has the replicas that its own load asks for, as it is configured, but for the delays."""
 
 import httpx
 import pytest
@@ -6,14 +6,13 @@ from ray import serve
 
 from cellular.teachers import HashTeacher
 from serve import app
-from serve.settings import Gathering, Limits, ServeConfig
+from serve.settings import Limits, ServeConfig
 from tests.load import Load, wait_until
 
 BUSY, IDLE = 3, 1
 SCALING = {
     "min_replicas": IDLE,
     "max_replicas": BUSY,
-    "target_ongoing_requests": 1,
     "metrics_interval_s": 0.1,
     "look_back_period_s": 0.5,
     "upscale_delay_s": 0.3,
@@ -28,17 +27,15 @@ def client(cluster, ret_checkpoint):
     options = app.deployment_options()
     for name in ("Embedder", "RETDecoder"):
         options[name] |= {
-            "autoscaling_config": SCALING,
+            "autoscaling_config": options[name]["autoscaling_config"] | SCALING,
             "ray_actor_options": {"num_cpus": 0.1},
             "graceful_shutdown_wait_loop_s": 0.1,
-            "user_config": {"max_batch_size": 1, "batch_wait_timeout_s": 0.0},
         }
     config = ServeConfig(
         stages=("RETDecoder",),
         checkpoint=str(ret_checkpoint),
         engine="torch",
         limits=Limits(deadline_s=250),  # answers are slow while replicas start on a small machine
-        gathering=Gathering(rows=1),  # each request a call of its own: joined ones would be little load
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app, "deployment_options", lambda: options)

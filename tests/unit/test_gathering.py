@@ -25,6 +25,10 @@ class HeldStage:
         self.calls = []
         self.cancelled = 0
         self.failure = None
+        self.width = 1
+
+    def replicas(self):
+        return self.width
 
     async def call(self, method, *arguments):
         self.calls.append((method, *arguments))
@@ -100,6 +104,18 @@ async def test_a_full_call_leaves_while_others_are_on_their_way():
     held.open.set()
     await asyncio.gather(*tasks)
     assert [rows for _, rows in held.calls][2:] == [["d", "e"]]
+
+
+async def test_every_replica_has_a_call_and_what_waits_is_divided_among_them():
+    held = HeldStage()
+    held.width = 2
+    stage = gathering(held)
+    tasks = requests(stage, *([letter] for letter in "abcdef"))
+    await turns()
+    assert [rows for _, rows in held.calls] == [["a"], ["b"]]
+    held.open.set()
+    await asyncio.gather(*tasks)
+    assert [rows for _, rows in held.calls][2:] == [["c", "d"], ["e"], ["f"]]
 
 
 async def test_what_has_waited_long_enough_leaves_before_its_call_is_full():
