@@ -1,6 +1,7 @@
 """Memory of every process under mixed load: `python -m benchmarks.soak_serve --minutes 20`.
 
 What leaks shows as a slope that does not end; what is bounded (sessions, caches, allocators) rises and stays.
+Each stage has one replica throughout, so that a curve is one process from its start to its end.
 """
 
 import asyncio
@@ -12,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -22,13 +22,14 @@ import psutil
 import typer
 
 from benchmarks.serve_load import Answer, Request, Summary, closed_loop, post, sentences
+from benchmarks.serve_report import PICTURES, record
 from cellular.bank import create_bank
 from cellular.config import TeacherConfig
 from cellular.teachers import load_teacher
 from serve import app
 from serve.settings import BankSettings, ServeConfig, Sessions
 
-RESULTS = Path(__file__).parent / "results"
+PICTURE = "serve_memory.svg"
 SAMPLE_S = 5.0
 Curves = dict[str, list[tuple[float, float]]]  # seconds and MB, by process
 
@@ -103,16 +104,14 @@ def draw(curves: Curves, path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
-def report(curves: Curves, answers: Sequence[Answer], minutes: float) -> str:
-    """The table beside the picture."""
-    statuses = Counter(one.status for one in answers)
+def table(curves: Curves, answers: Sequence[Answer]) -> list[str]:
+    """What stands beside the picture."""
+    statuses = ", ".join(f"{count} × {one}" for one, count in Counter(one.status for one in answers).items())
     lines = [
-        "# Memory of the application under mixed load",
+        f"{Summary.of(answers).rate:.0f} accepted requests a second of every route and decoder; statuses: {statuses}",
+        "(422 is a beam that is too wide, which is sent on purpose).",
         "",
-        f"{date.today()}, {minutes:g} minutes, {os.cpu_count()} cores; `python -m benchmarks.soak_serve`.",
-        f"{Summary.of(answers).rate:.0f} answers a second; by status: {dict(sorted(statuses.items()))}.",
-        "",
-        "![memory of each process](serve_memory.svg)",
+        f"![memory of each process](../../docs/{PICTURE})",
         "",
         "| | MB after a tenth of the time | MB at the end | MB an hour, over the second half |",
         "|---|---|---|---|",
@@ -120,7 +119,15 @@ def report(curves: Curves, answers: Sequence[Answer], minutes: float) -> str:
     for name, curve in sorted(curves.items()):
         cells = (curve[len(curve) // 10][1], curve[-1][1], slope(curve))
         lines.append(f"| {name.partition(' ')[0]} | " + " | ".join(f"{cell:.0f}" for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def one_replica_each() -> dict[str, app.Options]:
+    """Those of config.yaml, without autoscaling."""
+    options = app.deployment_options()
+    for one in options.values():
+        one.pop("autoscaling_config", None)
+    return options
 
 
 def main(
@@ -130,6 +137,8 @@ def main(
 ) -> None:
     """Serve everything, send everything, and draw the memory."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    options = one_replica_each()
+    app.deployment_options = lambda: options  # this process has one application
     curves: Curves = {}
     with tempfile.TemporaryDirectory() as folder:
         create_bank(Path(folder), sentences(500), load_teacher(TeacherConfig()))
@@ -140,10 +149,12 @@ def main(
             requests = mixed(url)
             with watched(curves):
                 answers = asyncio.run(closed_loop(url, requests, clients, 60 * minutes))
-    draw(curves, RESULTS / "serve_memory.svg")
-    text = report(curves, answers, minutes)
-    (RESULTS / "serve_memory.md").write_text(text)
-    print(text)
+    draw(curves, PICTURES / PICTURE)
+    lines = table(curves, answers)
+    print("\n".join(lines))
+    form = " --fused" if fused else ""
+    title = f"Memory under mixed load, {'one process' if fused else 'one replica of each stage'}"
+    record(title, f"benchmarks.soak_serve --minutes {minutes:g}{form}", lines)
 
 
 if __name__ == "__main__":
