@@ -1,8 +1,10 @@
-"""The HTTP application beside what a user would write: latency when idle, throughput, overload, memory.
+"""The HTTP application beside what a user would write: latency when idle, throughput, overload.
 
-    python -m benchmarks.bench_serve             about a quarter of an hour
+    python -m benchmarks.bench_serve                          about a quarter of an hour
+    python -m benchmarks.bench_serve idle saturation          only these parts
 
-`soak_serve` is its neighbour: the memory of every replica under mixed load.
+`soak_serve` and `bench_serve_scaling` are its neighbours: the memory of every replica under mixed load, and
+replicas over time.
 
 Everything runs on this machine, the load included. What is compared takes turns within a run, since a machine
 is never as fast as it was; each is a process of its own (serve_servers.py).
@@ -11,29 +13,26 @@ is never as fast as it was; each is a process of its own (serve_servers.py).
 import asyncio
 import json
 import os
-import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import date
-from pathlib import Path
+from statistics import median
 from typing import Annotated
 
 import typer
 
 from benchmarks.serve_load import Answer, Summary, closed_loop, decode_requests, open_loop
+from benchmarks.serve_report import record
 from benchmarks.serve_servers import PROCESSES, WORKS
 
-RESULTS = Path(__file__).parent / "results" / "serve.md"
 CLIENTS = 32  # that wait for their answers: enough to keep every stage busy
+STOP_S = 60  # until a server that was told to stop is killed
 FORMS = {
     "": {},
     "throughput": {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
     "haproxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1"},
 }
-
-app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @contextmanager
@@ -51,6 +50,10 @@ def server(names: Sequence[str], work: str, form: str = "", **settings: object) 
             yield {name: line.strip() + ("" if name in PROCESSES else f"/{name}") for name in names}
         finally:
             process.stdin.close()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 @contextmanager
@@ -79,12 +82,25 @@ def own_time(work: str) -> float:
     return float(done.stdout.splitlines()[-1])
 
 
-def in_turns(
-    names: Sequence[str], work: str, clients: int, rounds: int, seconds: float
-) -> dict[str, Summary]:
-    """Closed loops of each; the median of the rounds, by rate."""
+class Rounds(dict[str, list[Summary]]):
+    """What each contender did in each round."""
+
+    def of(self, name: str, field: str) -> float:
+        """The median of the rounds."""
+        return median(getattr(one, field) for one in self[name])
+
+    def times(self, name: str, other: str, field: str) -> float:
+        """The median of the rounds' ratios: both were measured within seconds of each other."""
+        return median(
+            getattr(one, field) / getattr(base, field)
+            for one, base in zip(self[name], self[other], strict=True)
+        )
+
+
+def in_turns(names: Sequence[str], work: str, clients: int, rounds: int, seconds: float) -> Rounds:
+    """Closed loops of each, which take turns."""
     requests = decode_requests(max_length=WORKS[work][1])
-    found: dict[str, list[Summary]] = {name: [] for name in names}
+    found = Rounds({name: [] for name in names})
     with servers(names, work) as urls:
         for url in urls.values():
             asyncio.run(closed_loop(url, requests, clients, 2))  # compiled, connected, read
@@ -93,75 +109,77 @@ def in_turns(
                 answers = asyncio.run(closed_loop(urls[name], requests, clients, seconds))
                 found[name].append(Summary.of(answers))
                 print(f"  {work} {clients:3} clients  {name:20} {found[name][-1]}", flush=True)
-    return {name: sorted(rounds)[len(rounds) // 2] for name, rounds in found.items()}
+    return found
 
 
-def idle_table(work: str, names: Sequence[str], rounds: int, seconds: float) -> list[str]:
+def idle(work: str, names: Sequence[str], rounds: int, seconds: float) -> list[str]:
     """One client that waits for each answer."""
-    own, lines = own_time(work), []
+    before = own_time(work)
     found = in_turns(names, work, 1, rounds, seconds)
-    lines += [
-        f"## One request at a time, {work} work",
-        "",
+    own = min(before, own_time(work))
+    lines = [
         f"The workers alone take {own:.2f} ms a text.",
         "",
-        "| | p50, ms | above `process` | without the workers' time, times `noop` | p99, ms |",
-        "|---|---|---|---|---|",
+        "| | p50, ms | above `process` | without the workers, times `noop` | `chain` takes, times | p99, ms |",
+        "|---|---|---|---|---|---|",
     ]
-    noop, process = found["noop"].p50, found["process"].p50
-    for name, one in found.items():
-        alone = one.p50 if name == "noop" else one.p50 - own
-        lines.append(
-            f"| {name} | {one.p50:.1f} | {one.p50 - process:+.1f} | {alone / noop:.2f} | {one.p99:.1f} |"
+    noop, process = found.of("noop", "p50"), found.of("process", "p50")
+    for name in names:
+        p50 = found.of(name, "p50")
+        cells = (
+            f"{p50:.1f}",
+            f"{p50 - process:+.1f}",
+            f"{(p50 - own * (name != 'noop')) / noop:.2f}",
+            f"{found.times('chain', name, 'p50'):.1f}",
+            f"{found.of(name, 'p99'):.1f}",
         )
-    return [*lines, ""]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
 
 
-def saturation_table(names: Sequence[str], rounds: int, seconds: float) -> list[str]:
+def saturation(names: Sequence[str], rounds: int, seconds: float) -> list[str]:
     """Clients without a pause."""
     found = in_turns(names, "real", CLIENTS, rounds, seconds)
     lines = [
-        f"## {CLIENTS} clients that do not pause, real work",
-        "",
         "| | requests/s | times `process` | p50, ms | p99, ms | refused | failed |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, one in found.items():
+    for name in names:
         cells = (
-            f"{one.rate:.0f}",
-            f"{one.rate / found['process'].rate:.2f}",
-            f"{one.p50:.0f}",
-            f"{one.p99:.0f}",
-            f"{one.refused}",
-            f"{one.failed}",
+            f"{found.of(name, 'rate'):.0f}",
+            f"{found.times(name, 'process', 'rate'):.2f}",
+            f"{found.of(name, 'p50'):.0f}",
+            f"{found.of(name, 'p99'):.0f}",
+            f"{sum(one.refused for one in found[name])}",
+            f"{sum(one.failed for one in found[name])}",
         )
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return [*lines, ""]
+    return lines
 
 
-def overload_table(rounds: int, seconds: float) -> list[str]:
+def overload(rounds: int, seconds: float) -> list[str]:
     """More clients, and more requests a second, than can be answered."""
     requests = decode_requests(max_length=WORKS["real"][1])
     lines = [
-        "## More requests than can be answered, real work, `graph`",
-        "",
-        "A client that is refused waits as long as it is told; at four times the rate nobody waits.",
+        "`graph`. A client that is refused waits as long as it is told; at four times the rate nobody waits.",
         "",
         "| | sent/s | answered/s | p50, ms | p99, ms | refused | refusal p99, ms | failed or hung |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    with servers(["graph"], "real") as urls:
+    with server(["graph"], "real") as urls:
         url = urls["graph"]
         asyncio.run(closed_loop(url, requests, CLIENTS, 3))
         for _ in range(rounds):
-            for clients in (CLIENTS, 4 * CLIENTS, 16 * CLIENTS):
-                answers = asyncio.run(closed_loop(url, requests, clients, seconds))
-                lines.append(overload_row(f"{clients} clients", answers, seconds))
-            rate = 4 * Summary.of(answers).rate
-            answers = asyncio.run(open_loop(url, requests, rate, seconds))
-            lines.append(overload_row("4 times the rate", answers, seconds))
+            answers = asyncio.run(closed_loop(url, requests, CLIENTS, seconds))
+            rate = Summary.of(answers).rate
+            lines.append(overload_row(f"{CLIENTS} clients", answers, seconds))
+            answers = asyncio.run(closed_loop(url, requests, 4 * CLIENTS, seconds))
+            lines.append(overload_row(f"{4 * CLIENTS} clients", answers, seconds))
+            for times in (2, 4):
+                answers = asyncio.run(open_loop(url, requests, times * rate, seconds))
+                lines.append(overload_row(f"{times} times that rate", answers, seconds))
             print("\n".join(lines[-4:]), flush=True)
-    return [*lines, ""]
+    return lines
 
 
 def overload_row(name: str, answers: Sequence[Answer], seconds: float) -> str:
@@ -173,16 +191,11 @@ def overload_row(name: str, answers: Sequence[Answer], seconds: float) -> str:
     )
 
 
-def gathering_table(rounds: int, seconds: float) -> list[str]:
+def gathering(rounds: int, seconds: float) -> list[str]:
     """How many rows are joined into a call, and how many calls travel."""
     requests = decode_requests(max_length=WORKS["real"][1])
-    lines = [
-        "## Joining requests, real work, `graph`",
-        "",
-        "| rows | calls | requests/s | p50, ms | p99, ms |",
-    ]
-    lines += ["| rows | calls | requests/s | p50, ms | p99, ms |", "|---|---|---|---|---|"]
-    for rows, calls in ((1, 64), (8, 16), (32, 1), (32, 2), (32, 16), (128, 2)):
+    lines = ["`graph`.", "", "| rows | calls | requests/s | p50, ms | p99, ms |", "|---|---|---|---|---|"]
+    for rows, calls in ((1, 64), (8, 16), (32, 1), (32, 16), (128, 2)):
         with server(["graph"], "real", gathering={"rows": rows, "calls": calls}) as urls:
             url = urls["graph"]
             asyncio.run(closed_loop(url, requests, CLIENTS, 2))
@@ -192,45 +205,51 @@ def gathering_table(rounds: int, seconds: float) -> list[str]:
         one = sorted(found)[len(found) // 2]
         lines.append(f"| {rows} | {calls} | {one.rate:.0f} | {one.p50:.0f} | {one.p99:.0f} |")
         print(lines[-1], flush=True)
-    return [*lines, ""]
+    return lines
 
 
-def head() -> list[str]:
-    """Where and when."""
-    with Path("/proc/cpuinfo").open() as file:
-        model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
-    machine = f"{os.cpu_count()} cores of {model or platform.machine()}"
-    return [
-        "# The HTTP application",
-        "",
-        f"{date.today()}, {machine}, the load included; `python -m benchmarks.bench_serve`. One",
-        "replica of each stage. Of several rounds, in which all take turns, the median.",
-        "",
-        "- `process`: one FastAPI + uvicorn process with the same workers; `gathered`: with the Gateway,",
-        "  which joins requests",
-        "- `graph`: the application; `fused`: its stages in one deployment",
-        "- `noop`: a deployment that answers at once; `chain`: each request calls two deployments by handles",
-        "- `+throughput`, `+haproxy`: RAY_SERVE_THROUGHPUT_OPTIMIZED=1, RAY_SERVE_ENABLE_HA_PROXY=1",
-        "",
-    ]
+PLAIN = ("process", "noop", "fused", "graph", "chain")
+FASTER = ("graph+throughput", "graph+haproxy")
+Part = Callable[[int, float], list[str]]
+PARTS: dict[str, tuple[str, Part]] = {
+    "light": (
+        "One request at a time, stages that take next to no time",
+        lambda rounds, seconds: idle("light", PLAIN, rounds, seconds),
+    ),
+    "forms": (
+        "The same in Ray Serve's own faster forms",
+        lambda rounds, seconds: idle("light", [*PLAIN, *FASTER, "fused+haproxy"], rounds, seconds),
+    ),
+    "idle": (
+        "One request at a time, the default teacher and RET, 64 pieces",
+        lambda rounds, seconds: idle("real", PLAIN, rounds, seconds),
+    ),
+    "saturation": (
+        f"{CLIENTS} clients that do not pause, the default teacher and RET, 64 pieces",
+        lambda rounds, seconds: saturation(
+            ["process", "gathered", "fused", "graph", "scaled", *FASTER], rounds, seconds
+        ),
+    ),
+    "overload": (
+        "More requests than can be answered",
+        lambda rounds, seconds: overload(min(rounds, 3), 2 * seconds),
+    ),
+    "gathering": (f"Joining the requests of {CLIENTS} clients", gathering),
+}
 
 
-@app.command()
-def compare(
+def main(
+    parts: Annotated[list[str] | None, typer.Argument(help=f"of {', '.join(PARTS)}; all")] = None,
     rounds: Annotated[int, typer.Option(help="of each measurement")] = 5,
-    seconds: Annotated[float, typer.Option(help="of each round")] = 5,
-    forms: Annotated[bool, typer.Option(help="also Ray Serve's own faster forms")] = True,
+    seconds: Annotated[float, typer.Option(help="of each round")] = 4,
 ) -> None:
-    """Compare with one process, and write results/serve.md."""
-    faster = ["graph+throughput", "graph+haproxy", "fused+haproxy"] if forms else []
-    lines = head()
-    lines += idle_table("light", ["process", "noop", "fused", "graph", "chain", *faster], rounds, seconds)
-    lines += idle_table("real", ["process", "noop", "fused", "graph", "chain"], rounds, seconds)
-    lines += saturation_table(["process", "gathered", "fused", "graph", *faster[:2]], rounds, seconds)
-    lines += overload_table(rounds, 2 * seconds)
-    lines += gathering_table(rounds, seconds)
-    RESULTS.write_text("\n".join(lines))
+    """Compare, and write the sections of results/serve.md."""
+    for part in parts or PARTS:
+        title, measure = PARTS[part]
+        lines = measure(rounds, seconds)
+        print("\n".join(lines), flush=True)
+        record(title, f"benchmarks.bench_serve {part}", lines)
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(main)

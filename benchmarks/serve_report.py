@@ -12,12 +12,13 @@ PICTURES = Path(__file__).parents[1] / "docs"
 HEAD = [
     "# The HTTP application",
     "",
-    "Everything runs on one machine, the load included, and over loopback. What is compared takes turns within a run;",
-    "of several rounds the median. Where no number of replicas is named, each stage has one.",
+    "Everything runs on one machine, the load included, and over loopback. What is compared takes turns within",
+    "a run; of several rounds the median. Where no number of replicas is named, each stage has one.",
     "",
-    "- `process`: one FastAPI + uvicorn process with the same workers; `gathered`: with the Gateway, which joins requests",
-    "- `graph`: the application; `fused`: its stages in one deployment; `scaled`: two Embedders and two RETDecoders",
-    "- `noop`: a deployment that answers at once; `chain`: each request calls two deployments by handles, unjoined",
+    "- `process`: one FastAPI + uvicorn process with the same workers; `gathered`: with the Gateway, which joins",
+    "  requests",
+    "- `graph`: the application; `fused`: its stages in one deployment; `scaled`: two replicas of both stages",
+    "- `noop`: a deployment that answers at once; `chain`: each request calls two deployments by handles",
     "- `+throughput`, `+haproxy`: RAY_SERVE_THROUGHPUT_OPTIMIZED=1, RAY_SERVE_ENABLE_HA_PROXY=1",
     "",
 ]
@@ -36,8 +37,8 @@ def record(title: str, command: str, lines: Sequence[str]) -> None:
     heading = f"## {title}\n"
     made = f"{date.today()}, {machine()}; `python -m {command}`."
     new = "\n".join([heading, made, "", *lines, ""])
-    places = [number for number, section in enumerate(sections) if section.startswith(heading)]
-    sections[places[0] if places else len(sections) :] = [new, *sections[places[0] + 1 :]] if places else [new]
+    place = next((n for n, section in enumerate(sections) if section.startswith(heading)), len(sections))
+    sections[place : place + 1] = [new]
     REPORT.write_text("\n".join(part.rstrip("\n") + "\n" for part in [head, *sections]), "utf-8")
 
 

@@ -5,6 +5,7 @@ In a process without Ray, by itself:
     gathered  the same process with the application's own Gateway, which joins requests
 Side by side on one Ray Serve, each below a route of its name:
     graph     the application, with one replica of each stage
+    scaled    the same with two Embedders and two RETDecoders
     fused     the same in one deployment
     noop      a deployment that answers at once
     chain     three deployments: each request calls two of them, one after the other, by their handles
@@ -22,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import ray
 import torch
@@ -202,6 +204,14 @@ def graph(config: ServeConfig) -> serve.Application:
     return app.build(config)
 
 
+def scaled(config: ServeConfig) -> serve.Application:
+    """The application with two replicas of the stages that compute."""
+    options = dict(app.deployment_options())
+    options |= {name: options[name] | {"num_replicas": 2} for name in ("Embedder", "RETDecoder")}
+    with patch.object(app, "deployment_options", lambda: options):
+        return app.build(config)
+
+
 def fused(config: ServeConfig) -> serve.Application:
     """The application in one deployment."""
     return app.build(config.model_copy(update={"fused": True}))
@@ -210,6 +220,7 @@ def fused(config: ServeConfig) -> serve.Application:
 PROCESSES: dict[str, Callable[[ServeConfig], FastAPI]] = {"process": process_app, "gathered": gathered_app}
 APPLICATIONS: dict[str, Callable[[ServeConfig], serve.Application]] = {
     "graph": graph,
+    "scaled": scaled,
     "fused": fused,
     "noop": noop,
     "chain": chain,

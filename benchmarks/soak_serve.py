@@ -108,7 +108,7 @@ def table(curves: Curves, answers: Sequence[Answer]) -> list[str]:
     """What stands beside the picture."""
     statuses = ", ".join(f"{count} × {one}" for one, count in Counter(one.status for one in answers).items())
     lines = [
-        f"{Summary.of(answers).rate:.0f} accepted requests a second of every route and decoder; statuses: {statuses}",
+        f"{Summary.of(answers).rate:.0f} accepted requests a second of every route; statuses: {statuses}",
         "(422 is a beam that is too wide, which is sent on purpose).",
         "",
         f"![memory of each process](../../docs/{PICTURE})",

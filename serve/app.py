@@ -16,8 +16,9 @@ import logging
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from typing import Any
 
@@ -50,6 +51,7 @@ from serve.replicas import (
 from serve.settings import ServeConfig
 
 NAME = "cellular"
+SHUTDOWN_S = 30.0  # as Ray Serve's own
 Options = dict[str, Any]
 ERROR_CLASS = f"{CellularError.__module__}.{CellularError.__name__}: "
 
@@ -153,7 +155,7 @@ def running(config: ServeConfig, host: str = "127.0.0.1", port: int = 8000) -> I
             raise CellularError(start_failure()) from error
         yield f"http://{host}:{port}"
     finally:
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        shut_down()
         if started_ray:
             ray.shutdown()
 
@@ -164,6 +166,22 @@ def start_ray() -> None:
     ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
+
+
+def shut_down() -> None:
+    """End Ray Serve, without a word.
+
+    `serve.shutdown` waits in a call that ends by the death of the controller, and Ray prints that as a failed
+    task where it comes to it. So the controller is told by a call that returns, and watched until it is gone.
+    """
+    until = time.monotonic() + SHUTDOWN_S
+    with suppress(ValueError):  # there is no controller, or none any longer
+        controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+        ray.get(controller.graceful_shutdown.remote(wait=False), timeout=SHUTDOWN_S)
+        while time.monotonic() < until:
+            ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+            time.sleep(0.05)
+    serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def free_port(host: str, port: int) -> int:

@@ -287,7 +287,7 @@ def test_the_command_serves_in_one_process_and_ctrl_c_ends_all_it_started(ret_ch
         answer = httpx.post(f"{url}/v1/decode", json={"texts": PHRASES[:2], "max_length": 4}, timeout=60)
         assert len(answer.json()["results"]) == 2
         os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=60)
-    assert process.returncode == 130
+        rest, _ = process.communicate(timeout=60)
+    assert (process.returncode, rest) == (130, "")
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
