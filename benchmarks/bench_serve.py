@@ -120,7 +120,7 @@ def idle(work: str, names: Sequence[str], rounds: int, seconds: float) -> list[s
     lines = [
         f"The workers alone take {own:.2f} ms a text.",
         "",
-        "| | p50, ms | above `process` | without the workers, times `noop` | `chain` takes, times | p99, ms |",
+        "| | p50, ms | above `process` | without workers, times `noop` | `chain` takes, times | p99, ms |",
         "|---|---|---|---|---|---|",
     ]
     noop, process = found.of("noop", "p50"), found.of("process", "p50")
