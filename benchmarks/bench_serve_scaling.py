@@ -3,9 +3,8 @@
     python -m benchmarks.bench_serve_scaling
 
 Clients decode embeddings, which RETDecoder does alone; then others embed texts, which Embedder does alone.
-Each stage should follow its own load, and nothing else. Delays are shorter than those of serve/config.yaml:
-all of it fits into two minutes. The Gateway joins what waits, so that replicas are added for what is too much
-for one call at a time, and not for every client.
+Each stage should follow its own load, and nothing else. The application is configured as it is shipped, on Ray
+as `cellular serve` starts it, but that replicas go after 20 s and not after 300 s.
 """
 
 import asyncio
@@ -22,22 +21,14 @@ import httpx
 import typer
 from ray import serve
 
-from benchmarks.serve_load import Answer, Request, closed_loop, post, sentences
+from benchmarks.serve_load import Answer, Request, Summary, closed_loop, post, sentences
+from benchmarks.serve_report import PICTURES, record
 from serve import app
 from serve.settings import ServeConfig
 
-RESULTS = Path(__file__).parent / "results"
+PICTURE = "serve_scaling.svg"
 STAGES = ("RETDecoder", "Embedder")
-MOST = 4
-SCALING = {
-    "min_replicas": 1,
-    "max_replicas": MOST,
-    "target_ongoing_requests": 1.5,
-    "metrics_interval_s": 0.5,
-    "look_back_period_s": 2,
-    "upscale_delay_s": 2,
-    "downscale_delay_s": 5,
-}
+MOST = 6  # that the picture has room for
 
 
 class Phase(NamedTuple):
@@ -73,15 +64,11 @@ def sampled(samples: list[Sample], start: float) -> Iterator[None]:
     thread.join()
 
 
-def options() -> dict[str, dict[str, object]]:
-    """Those of config.yaml, with shorter delays, and so that all replicas fit onto a small machine."""
+def options() -> dict[str, app.Options]:
+    """Those of config.yaml, but that replicas go soon."""
     found = app.deployment_options()
     for name in STAGES:
-        found[name] |= {
-            "autoscaling_config": SCALING,
-            "ray_actor_options": {"num_cpus": 0.2},
-            "user_config": {"max_batch_size": 1, "batch_wait_timeout_s": 0},
-        }
+        found[name]["autoscaling_config"] |= {"downscale_delay_s": 20}
     return found
 
 
@@ -139,10 +126,32 @@ def draw(
     figure.savefig(path, metadata={"Date": None})
 
 
+def table(
+    samples: Sequence[Sample], phases: Sequence[Phase], answers: Mapping[str, Sequence[Answer]]
+) -> list[str]:
+    """Replicas at the end of each phase, and answers in its first and last third."""
+    lines = [
+        f"![replicas and answers over time](../../docs/{PICTURE})",
+        "",
+        f"| | {' | '.join(f'{name}, most' for name in STAGES)} | answers/s, first third | last | failed |",
+        "|---|" + "---|" * (len(STAGES) + 3),
+    ]
+    end = 0.0
+    for phase in phases:
+        begin, end = end, end + phase.seconds
+        seen = [sample.replicas for sample in samples if begin <= sample.at < end]
+        cells = [str(max(one[name] for one in seen)) for name in STAGES]
+        got = sorted(answers[phase.name], key=lambda one: one.begun)
+        thirds = [got[: len(got) // 3], got[-len(got) // 3 :]] if got else []
+        cells += [f"{Summary.of(third).rate:.1f}" for third in thirds] or ["", ""]
+        cells.append(str(sum(one.status not in (200, 503) for one in got)))
+        lines.append(f"| {phase.name} | {' | '.join(cells)} |")
+    return lines
+
+
 def main(
-    seconds: Annotated[float, typer.Option(help="of each phase")] = 25,
+    seconds: Annotated[float, typer.Option(help="of each phase")] = 90,
     clients: Annotated[int, typer.Option(help="that do not pause")] = 16,
-    name: Annotated[str, typer.Option(help="of the picture in results/")] = "serve_scaling.svg",
 ) -> None:
     """Shift the load, and draw what the stages do."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -151,10 +160,10 @@ def main(
     texts = sentences(400)
     with app.running(ServeConfig(stages=("RETDecoder",)), port=0) as url:
         phases = (
-            Phase("at rest", seconds / 2),
+            Phase("at rest", seconds / 6),
             Phase("decoding", seconds, decodes(url, texts)),
             Phase("embedding", seconds, embeds(texts)),
-            Phase("at rest again", seconds),
+            Phase("at rest again", seconds * 2 / 3),
         )
         samples: list[Sample] = []
         answers: dict[str, list[Answer]] = {}
@@ -162,7 +171,10 @@ def main(
         with sampled(samples, start):
             for phase in phases:
                 answers[phase.name] = asyncio.run(played(url, phase, clients))
-    draw(samples, phases, answers, start, RESULTS / name)
+    draw(samples, phases, answers, start, PICTURES / PICTURE)
+    lines = table(samples, phases, answers)
+    print("\n".join(lines))
+    record("Replicas for a load that moves from stage to stage", "benchmarks.bench_serve_scaling", lines)
 
 
 if __name__ == "__main__":
