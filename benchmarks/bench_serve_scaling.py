@@ -3,8 +3,8 @@
     python -m benchmarks.bench_serve_scaling
 
 Clients decode embeddings, which RETDecoder does alone; then others embed texts, which Embedder does alone.
-Each stage should follow its own load, and nothing else. The application is configured as it is shipped, on Ray
-as `cellular serve` starts it, but that replicas go after 20 s and not after 300 s.
+Each stage should follow its own load, and nothing else. The application is configured as it is shipped, on
+Ray as `cellular serve` starts it, but that replicas go after 20 s and not after 300 s.
 """
 
 import asyncio
