@@ -18,8 +18,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from statistics import median
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
+import psutil
 import typer
 
 from benchmarks.serve_load import Answer, Summary, closed_loop, decode_requests, open_loop
@@ -37,9 +38,30 @@ FORMS = {
 }
 
 
+class Server(NamedTuple):
+    """Where a contender is, and the process that started all of its processes."""
+
+    url: str
+    process: psutil.Process
+
+    def seconds(self) -> float:
+        """Of processor time, so far."""
+        tree = [self.process, *self.process.children(recursive=True)]
+        return sum(sum(_times(one)) for one in tree)
+
+
+def _times(process: psutil.Process) -> tuple[float, float]:
+    try:
+        return process.cpu_times()[:2]
+    except psutil.Error:  # it ended meanwhile
+        return 0.0, 0.0
+
+
 @contextmanager
-def server(names: Sequence[str], work: str, form: str = "", **settings: object) -> Iterator[dict[str, str]]:
-    """The URLs of `process`, of `gathered`, or of applications on one Ray Serve, by their names."""
+def server(
+    names: Sequence[str], work: str, form: str = "", **settings: object
+) -> Iterator[dict[str, Server]]:
+    """`process`, `gathered`, or applications on one Ray Serve, by their names."""
     command = [sys.executable, "-m", "benchmarks.serve_servers", ",".join(names), work, json.dumps(settings)]
     environment = {**SETTINGS, **os.environ, **FORMS[form]}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -49,7 +71,8 @@ def server(names: Sequence[str], work: str, form: str = "", **settings: object) 
         if not line:
             raise RuntimeError(f"{names} did not start: exit code {process.wait()}")
         try:
-            yield {name: line.strip() + ("" if name in PROCESSES else f"/{name}") for name in names}
+            url, root = line.strip(), psutil.Process(process.pid)
+            yield {name: Server(url if name in PROCESSES else f"{url}/{name}", root) for name in names}
         finally:
             process.stdin.close()
             try:
@@ -59,17 +82,17 @@ def server(names: Sequence[str], work: str, form: str = "", **settings: object) 
 
 
 @contextmanager
-def servers(names: Sequence[str], work: str) -> Iterator[dict[str, str]]:
-    """The URLs of all; `graph+haproxy` is the graph with a form's environment."""
+def servers(names: Sequence[str], work: str) -> Iterator[dict[str, Server]]:
+    """All of them; `graph+haproxy` is the graph with a form's environment."""
     groups = [[name] for name in names if name in PROCESSES]
     groups += [[name for name in names if name not in PROCESSES and form_of(name) == form] for form in FORMS]
     with ExitStack() as stack:
-        urls: dict[str, str] = {}
+        found: dict[str, Server] = {}
         for group in filter(None, groups):
             kinds = [name.partition("+")[0] for name in group]
             started = stack.enter_context(server(kinds, work, form_of(group[0])))
-            urls |= dict(zip(group, started.values(), strict=True))
-        yield urls
+            found |= dict(zip(group, started.values(), strict=True))
+        yield found
 
 
 def form_of(name: str) -> str:
@@ -103,13 +126,14 @@ def in_turns(names: Sequence[str], work: str, clients: int, rounds: int, seconds
     """Closed loops of each, which take turns."""
     requests = decode_requests(max_length=WORKS[work][1])
     found = Rounds({name: [] for name in names})
-    with servers(names, work) as urls:
-        for url in urls.values():
-            asyncio.run(closed_loop(url, requests, clients, 2))  # compiled, connected, read
+    with servers(names, work) as started:
+        for one in started.values():
+            asyncio.run(closed_loop(one.url, requests, clients, 2))  # compiled, connected, read
         for number in range(rounds):
             for name in [*names[number % len(names) :], *names[: number % len(names)]]:
-                answers = asyncio.run(closed_loop(urls[name], requests, clients, seconds))
-                found[name].append(Summary.of(answers))
+                before = started[name].seconds()
+                answers = asyncio.run(closed_loop(started[name].url, requests, clients, seconds))
+                found[name].append(Summary.of(answers, started[name].seconds() - before))
                 print(f"  {work} {clients:3} clients  {name:20} {found[name][-1]}", flush=True)
     return found
 
@@ -122,8 +146,8 @@ def idle(work: str, names: Sequence[str], rounds: int, seconds: float) -> list[s
     lines = [
         f"The workers alone take {own:.2f} ms a text.",
         "",
-        "| | p50, ms | above `process` | without workers, times `noop` | `chain` takes, times | p99, ms |",
-        "|---|---|---|---|---|---|",
+        "| | p50, ms | above `process` | without workers / `noop` | `chain` / it | p99, ms | CPU, ms |",
+        "|---|---|---|---|---|---|---|",
     ]
     noop, process = found.of("noop", "p50"), found.of("process", "p50")
     for name in names:
@@ -134,6 +158,7 @@ def idle(work: str, names: Sequence[str], rounds: int, seconds: float) -> list[s
             f"{(p50 - own * (name != 'noop')) / noop:.2f}",
             f"{found.times('chain', name, 'p50'):.1f}",
             f"{found.of(name, 'p99'):.1f}",
+            f"{found.of(name, 'cpu'):.1f}",
         )
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
@@ -143,8 +168,8 @@ def saturation(names: Sequence[str], rounds: int, seconds: float) -> list[str]:
     """Clients without a pause."""
     found = in_turns(names, "real", CLIENTS, rounds, seconds)
     lines = [
-        "| | requests/s | times `process` | p50, ms | p99, ms | refused | failed |",
-        "|---|---|---|---|---|---|---|",
+        "| | requests/s | times `process` | p50, ms | p99, ms | CPU a request, ms | refused | failed |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name in names:
         cells = (
@@ -152,6 +177,7 @@ def saturation(names: Sequence[str], rounds: int, seconds: float) -> list[str]:
             f"{found.times(name, 'process', 'rate'):.2f}",
             f"{found.of(name, 'p50'):.0f}",
             f"{found.of(name, 'p99'):.0f}",
+            f"{found.of(name, 'cpu'):.1f}",
             f"{sum(one.refused for one in found[name])}",
             f"{sum(one.failed for one in found[name])}",
         )
@@ -168,8 +194,8 @@ def overload(rounds: int, seconds: float) -> list[str]:
         "| | sent/s | answered/s | p50, ms | p99, ms | refused | refusal p99, ms | failed or hung |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    with server(["graph"], "real") as urls:
-        url = urls["graph"]
+    with server(["graph"], "real") as started:
+        url = started["graph"].url
         asyncio.run(closed_loop(url, requests, CLIENTS, 3))
         for _ in range(rounds):
             answers = asyncio.run(closed_loop(url, requests, CLIENTS, seconds))
@@ -198,8 +224,8 @@ def gathering(rounds: int, seconds: float) -> list[str]:
     requests = decode_requests(max_length=WORKS["real"][1])
     lines = ["`graph`.", "", "| rows | calls | requests/s | p50, ms | p99, ms |", "|---|---|---|---|---|"]
     for rows, calls in ((1, 64), (8, 16), (32, 1), (32, 16), (128, 2)):
-        with server(["graph"], "real", gathering={"rows": rows, "calls": calls}) as urls:
-            url = urls["graph"]
+        with server(["graph"], "real", gathering={"rows": rows, "calls": calls}) as started:
+            url = started["graph"].url
             asyncio.run(closed_loop(url, requests, CLIENTS, 2))
             found = [
                 Summary.of(asyncio.run(closed_loop(url, requests, CLIENTS, seconds))) for _ in range(rounds)

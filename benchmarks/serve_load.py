@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import math
 import time
 from collections.abc import Sequence
 from pydoc_data.topics import topics
@@ -98,7 +99,11 @@ async def _sent(session: aiohttp.ClientSession, request: Request) -> tuple[Answe
 
 
 class Summary(NamedTuple):
-    """Of many answers: accepted ones a second, quantiles in milliseconds, counts of the others."""
+    """Of many answers: accepted ones a second, quantiles in milliseconds, counts of the others.
+
+    `cpu` is what the servers' processes computed for an accepted one, in milliseconds, where that was looked
+    at: what else the machine does changes it little.
+    """
 
     rate: float
     p50: float
@@ -106,9 +111,10 @@ class Summary(NamedTuple):
     refused: int
     refused_p99: float
     failed: int
+    cpu: float
 
     @classmethod
-    def of(cls, answers: Sequence[Answer]) -> "Summary":
+    def of(cls, answers: Sequence[Answer], cpu_s: float = math.nan) -> "Summary":
         """200 is accepted, 503 and 429 are refused, the rest failed."""
         accepted = [one for one in answers if one.status == 200]
         refused = [one for one in answers if one.status in (429, 503)]
@@ -117,7 +123,8 @@ class Summary(NamedTuple):
         p50, p99 = np.percentile(_milliseconds(accepted), [50, 99])
         slowest = float(np.percentile(_milliseconds(refused), 99))
         failed = len(answers) - len(accepted) - len(refused)
-        return cls(len(accepted) / span, float(p50), float(p99), len(refused), slowest, failed)
+        cpu = 1e3 * cpu_s / max(len(accepted), 1)
+        return cls(len(accepted) / span, float(p50), float(p99), len(refused), slowest, failed, cpu)
 
 
 def _milliseconds(answers: Sequence[Answer]) -> FloatArray:
