@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from serve.problems import ProblemError
+from serve.problems import ProblemError, overloaded
 from serve.settings import Limits
 from serve.stages import OverloadedError, UnavailableError
 
@@ -25,9 +25,7 @@ class Deadline:
             async with asyncio.timeout_at(self._until):
                 yield
         except OverloadedError:
-            raise ProblemError(
-                503, "overloaded", "too many requests wait already", retry_after_s=wait
-            ) from None
+            raise overloaded(self._limits) from None
         except UnavailableError:
             raise ProblemError(503, "unavailable", "a stage is not running", retry_after_s=wait) from None
         except TimeoutError:

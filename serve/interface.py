@@ -30,7 +30,7 @@ from cellular.client.results import (
 from serve import page
 from serve.auth import ApiKeys, KeyRequired
 from serve.gateway import Gateway
-from serve.middleware import REQUEST_ID, Bodies, RequestIds
+from serve.middleware import REQUEST_ID, Bodies, Crowd, RequestIds
 from serve.problems import MEDIA_TYPE, add_problem_handlers
 from serve.settings import Interface
 
@@ -101,6 +101,7 @@ def http_app(gateway: Gateway, interface: Interface) -> FastAPI:
     keys = ApiKeys(interface.api_keys) if interface.api_keys is not None else None
     # The last that is added meets a request first.
     app.add_middleware(Bodies, limits=gateway.limits)
+    app.add_middleware(Crowd, limits=gateway.limits)
     if keys is not None:
         app.add_middleware(KeyRequired, keys=keys, open_paths=OPEN_PATHS)
     app.add_middleware(RequestIds)

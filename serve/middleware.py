@@ -12,7 +12,7 @@ from uuid import uuid4
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.problems import ProblemError, problem_response, request_ids
+from serve.problems import ProblemError, overloaded, problem_response, request_ids
 from serve.settings import Limits
 
 REQUEST_ID = "X-Request-ID"
@@ -52,6 +52,36 @@ def wrong_id() -> ProblemError:
     """For an id that could not be written to a log as it is."""
     detail = f"{REQUEST_ID} takes up to 128 letters, digits and any of . _ ~ = + -"
     return ProblemError(400, "invalid_request_id", detail)
+
+
+class Crowd:
+    """ASGI middleware: refuses with 503 what comes while as many requests are answered as may be.
+
+    Queues of stages alone would let a request wait for as many as all of them and their calls hold. Requests
+    without a body cost nothing worth counting, and tell whether the Gateway lives.
+
+    Args:
+        app: what is behind it.
+        limits: of the application.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self.app = app
+        self.limits = limits
+        self._number = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self.app(scope, receive, send)
+        elif self._number >= self.limits.max_requests:
+            await problem_response(scope["path"], overloaded(self.limits))(scope, receive, send)
+        else:
+            self._number += 1
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                self._number -= 1
 
 
 class Bodies:

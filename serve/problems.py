@@ -15,6 +15,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from serve.settings import Limits
+
 MEDIA_TYPE = "application/problem+json"
 OPENAI_ROUTE = "/v1/embeddings"
 logger = logging.getLogger("ray.serve.cellular")  # goes into the replica's log, with the request's id
@@ -66,6 +68,12 @@ class ProblemError(HTTPException):
             "code": self.code,
             "errors": self.errors,
         }
+
+
+def overloaded(limits: Limits) -> ProblemError:
+    """What is told where more come than can be answered soon."""
+    detail = "too many requests wait already"
+    return ProblemError(503, "overloaded", detail, retry_after_s=limits.retry_after_s)
 
 
 def unexpected_problem() -> ProblemError:

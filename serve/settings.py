@@ -23,6 +23,10 @@ class Limits(Settings):
     max_body_bytes: PositiveInt = Field(
         16 << 20, description="about 1,800 embeddings of 384 numbers written as JSON"
     )
+    max_requests: PositiveInt = Field(
+        64,
+        description="that one Gateway answers at once; the next gets 503 while the others go on",
+    )
     max_sequences: PositiveInt = Field(64, description="the largest n and beam of a request")
     max_length: PositiveInt = Field(512, description="the largest max_length of a request, in pieces")
     max_teacher_calls: int = Field(128, ge=0, description="texts that hybrid may embed for one answer")

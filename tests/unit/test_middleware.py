@@ -4,9 +4,11 @@ import asyncio
 import json
 
 import pytest
+from starlette.responses import Response
 
 from serve.interface import http_app
-from serve.settings import Interface
+from serve.middleware import Crowd
+from serve.settings import Interface, Limits
 
 JSON = {"Content-Type": "application/json"}
 
@@ -82,3 +84,33 @@ def test_a_body_that_does_not_come_in_time_is_408(gateway):
     gateway.limits = gateway.limits.model_copy(update={"deadline_s": 0.1})
     status, problem, _ = received(gateway, JSON, [b'{"texts": ["a"'])
     assert (status, problem["code"]) == (408, "request_timeout")
+
+
+def test_more_requests_than_can_be_answered_are_refused_at_once_and_health_is_not():
+    limits, held, answers = Limits(max_requests=2), asyncio.Event(), []
+
+    async def app(scope, receive, send):
+        await held.wait()
+        await Response()(scope, receive, send)
+
+    async def ask(crowd, method="POST"):
+        async def send(message):
+            if message["type"] == "http.response.start":
+                headers = dict(message["headers"])
+                answers.append((message["status"], headers.get(b"retry-after")))
+
+        await crowd({"type": "http", "method": method, "path": "/v1/decode"}, None, send)
+
+    async def crowded():
+        crowd = Crowd(app, limits)
+        waiting = [asyncio.create_task(ask(crowd)) for _ in range(2)]
+        waiting.append(asyncio.create_task(ask(crowd, "GET")))
+        await asyncio.sleep(0)
+        await ask(crowd)
+        assert answers == [(503, b"1")]
+        held.set()
+        await asyncio.gather(*waiting)
+        await ask(crowd)
+
+    asyncio.run(crowded())
+    assert answers[1:] == [(200, None)] * 4
