@@ -114,13 +114,14 @@ def draw(
     for phase in phases:
         left, right = right, right + phase.seconds
         above.axvspan(left, right, color="0.93" if phase.requests else "white", zorder=0)
+        above.axvline(right, color="0.8", zorder=0)
         above.text((left + right) / 2, MOST + 0.3, phase.name, ha="center", fontsize=9)
         ends = Counter(
             int(one.begun + one.seconds - start) for one in answers[phase.name] if one.status == 200
         )
         below.bar(list(ends), list(ends.values()), width=1, align="edge", label=phase.name)
     above.set(ylabel="replicas", yticks=range(MOST + 1), ylim=(0, MOST + 0.8))
-    above.legend(loc="center right")
+    above.legend(loc="center left")
     below.set(xlabel="seconds", ylabel="answers a second", xlim=(0, right))
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})

@@ -33,14 +33,16 @@ def record(title: str, command: str, lines: Sequence[str]) -> None:
         command: what makes it again.
         lines: its text.
     """
-    text = REPORT.read_text("utf-8") if REPORT.exists() else "\n".join(HEAD)
-    head, *sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    text = REPORT.read_text("utf-8") if REPORT.exists() else ""
+    _, *sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
     heading = f"## {title}\n"
-    made = f"{date.today()}, {machine()}; `python -m {command}`."
+    busy = f"load average of the quarter of an hour before {os.getloadavg()[2]:.0f}"
+    made = f"{date.today()}, {machine()}, {busy}; `python -m {command}`."
     new = "\n".join([heading, made, "", *lines, ""])
     place = next((n for n, section in enumerate(sections) if section.startswith(heading)), len(sections))
     sections[place : place + 1] = [new]
-    REPORT.write_text("\n".join(part.rstrip("\n") + "\n" for part in [head, *sections]), "utf-8")
+    parts = ["\n".join(HEAD), *sections]
+    REPORT.write_text("\n".join(part.rstrip("\n") + "\n" for part in parts), "utf-8")
 
 
 def machine() -> str:

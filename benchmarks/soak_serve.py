@@ -82,10 +82,9 @@ def watched(curves: Curves) -> Iterator[None]:
     thread.join()
 
 
-def slope(curve: Sequence[tuple[float, float]]) -> float:
-    """MB an hour over the second half."""
-    seconds, megabytes = np.array(curve[len(curve) // 2 :]).T
-    return float(np.polyfit(seconds / 3600, megabytes, 1)[0])
+def highest(curve: Sequence[tuple[float, float]], begin: float, end: float) -> float:
+    """MB at most in a part of the time: what a process frees and takes again makes no slope."""
+    return max(megabytes for _, megabytes in curve[int(begin * len(curve)) : int(end * len(curve)) + 1])
 
 
 def draw(curves: Curves, path: Path) -> None:
@@ -113,11 +112,11 @@ def table(curves: Curves, answers: Sequence[Answer]) -> list[str]:
         "",
         f"![memory of each process](../../docs/{PICTURE})",
         "",
-        "| | MB after a tenth of the time | MB at the end | MB an hour, over the second half |",
+        "| | MB at the start | MB at most in the second quarter | MB at most in the last quarter |",
         "|---|---|---|---|",
     ]
     for name, curve in sorted(curves.items()):
-        cells = (curve[len(curve) // 10][1], curve[-1][1], slope(curve))
+        cells = (curve[0][1], highest(curve, 0.25, 0.5), highest(curve, 0.75, 1))
         lines.append(f"| {name.partition(' ')[0]} | " + " | ".join(f"{cell:.0f}" for cell in cells) + " |")
     return lines
 
