@@ -1,16 +1,17 @@
-"""A lattice on an NVIDIA GPU: its cell update beside a 3D convolution, whole training steps, and memory.
+"""A lattice on an NVIDIA GPU: whole training steps, its cell update beside a 3D convolution, and inference.
 
     python benchmarks/bench_lattice_gpu.py [--report FILE.md]
     torchrun --nproc-per-node 2 benchmarks/bench_lattice_gpu.py     training on two GPUs
 
 Weights and embeddings are random: the time does not depend on them. Memory is the most that PyTorch held at
-once, the libraries' own not counted.
+once, the libraries' own not counted. Each line is printed when it is known, those that matter most first.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from cellular.config import CorpusConfig
 from cellular.embedding_objectives import EmbeddingBatch
-from cellular.lattice import Lattice3D, count_parameters
+from cellular.lattice import Lattice3D, LatticeConfig, count_parameters
 from cellular.training.config import TrainingDataConfig
 from cellular.training.lattice import make_trainer
 from cellular.training.lattice_config import (
@@ -34,20 +35,19 @@ from cellular.training.lattice_config import (
     TrainLatticeConfig,
 )
 
-SHAPES = ((1024, 8, 32), (256, 16, 64), (1024, 8, 96))  # batch, cells along an axis, channels
-COMPILED = ("Conv3d, bf16, channels last", "nca, bf16")
-STEPS = {"eager": (False, False), "CUDA graphs": (False, True), "torch.compile, CUDA graphs": (True, True)}
-BATCHES = (512, 2048)  # embeddings in a step of a GPU
+SHAPES = ((1024, 8, 32), (256, 16, 64))  # batch, cells along an axis, channels
+COMPILED = ("Conv3d, bf16, channels last", "nca, bf16", "gated, bf16")
+# name -> (compiled, CUDA graphs, embeddings in a step of a GPU)
+STEPS = {"torch.compile, CUDA graphs": (True, True, (1024, 256)), "CUDA graphs": (False, True, (1024,))}
+LATTICES = {"with Mamba": LatticeConfig(), "without": LatticeConfig(sweeps=())}
 INFERENCE = (1, 64, 4096)
 
 
-def updates(shape: tuple[int, int, int]) -> list[str]:
+def updates(shape: tuple[int, int, int]) -> Iterator[str]:
     """A table: ratios to the anchor, above 1 is faster."""
     batch, side, channels = shape
-    lines = [
-        f"Batch {batch}, {side}³ cells of {channels} channels:\n",
-        "| | forward, ms | ratio | forward + backward, ms | ratio |\n|---|---|---|---|---|",
-    ]
+    yield f"Batch {batch}, {side}³ cells of {channels} channels:\n"
+    yield "| | forward, ms | ratio | forward + backward, ms | ratio |\n|---|---|---|---|---|"
     anchor: list[float] = []
     for name in [*VARIANTS, *(f"{name}, compiled" for name in COMPILED)]:
         module, state = make(name.removesuffix(", compiled"), batch, side, channels)
@@ -57,8 +57,8 @@ def updates(shape: tuple[int, int, int]) -> list[str]:
         times = [1e3 * median_seconds(partial(run, module, state), 10) for run in (forward, both)]
         anchor = anchor or times
         one, two = (before / time for before, time in zip(anchor, times, strict=True))
-        lines.append(f"| {name} | {times[0]:.2f} | {one:.2f} | {times[1]:.2f} | {two:.2f} |")
-    return [*lines, ""]
+        yield f"| {name} | {times[0]:.2f} | {one:.2f} | {times[1]:.2f} | {two:.2f} |"
+    yield ""
 
 
 def config(compiled: bool, graphs: bool) -> TrainLatticeConfig:
@@ -101,59 +101,62 @@ def peak_gigabytes(run: Callable[[], object]) -> float:
     return torch.cuda.max_memory_allocated() / 1e9
 
 
-def training() -> list[str]:
+def training() -> Iterator[str]:
     """A table of whole optimiser steps, of this process alone or of all that torchrun started."""
     world = dist.get_world_size() if dist.is_initialized() else 1
-    lines = [
-        f"Training the default lattice, {count_parameters(Lattice3D())['all']:,} parameters, {world} GPU:\n",
-        "| | embeddings a step and GPU | ms | embeddings/s in all | peak, GB a GPU |\n|---|---|---|---|---|",
-    ]
-    for name, (compiled, graphs) in STEPS.items():
-        for rows in BATCHES:
-            trainer = make_trainer(config(compiled, graphs), Lattice3D().cuda())
-            batch = random_batch(rows, world * rows + 4096)
-            step = partial(trainer.step, [batch], 0.5)
-            peak = peak_gigabytes(step)
-            seconds = median_seconds(step, 10)
-            lines.append(
-                f"| {name} | {rows:,} | {1e3 * seconds:.1f} | {world * rows / seconds:,.0f} | {peak:.2f} |"
-            )
-    return [*lines, ""]
+    yield f"Training the default lattice, {count_parameters(Lattice3D())['all']:,} parameters, {world} GPU:\n"
+    yield "| | | embeddings a step, GPU | ms | embeddings/s | peak, GB a GPU |\n|---|---|---|---|---|---|"
+    for way, (compiled, graphs, batches) in STEPS.items():
+        for name, shape in LATTICES.items():
+            for rows in batches:
+                trainer = make_trainer(config(compiled, graphs), Lattice3D(shape).cuda())
+                step = partial(trainer.step, [random_batch(rows, world * rows + 4096)], 0.5)
+                step()  # compiles
+                peak = peak_gigabytes(step)
+                seconds = median_seconds(step, 10)
+                speed = f"{1e3 * seconds:.1f} | {world * rows / seconds:,.0f} | {peak:.2f}"
+                yield f"| {name} | {way} | {rows:,} | {speed} |"
+                del trainer, step
+    yield ""
 
 
-def inference() -> list[str]:
+def inference() -> Iterator[str]:
     """A table of the lattice as it is served."""
     lattice: nn.Module = Lattice3D().cuda().eval().bfloat16()
-    lines = [
-        "Inference in bf16, eager:\n",
-        "| embeddings | ms | embeddings/s | peak, GB |\n|---|---|---|---|",
-    ]
+    yield "Inference in bf16, eager:\n"
+    yield "| embeddings | ms | embeddings/s | peak, GB |\n|---|---|---|---|"
     for rows in INFERENCE:
-        embeddings_BE = unit(rows, 384)
-        run = partial(torch.inference_mode()(lattice), embeddings_BE)
+        run = partial(torch.inference_mode()(lattice), unit(rows, 384))
         peak = peak_gigabytes(run)
         seconds = median_seconds(run, 10)
-        lines.append(f"| {rows:,} | {1e3 * seconds:.2f} | {rows / seconds:,.0f} | {peak:.2f} |")
-    return [*lines, ""]
+        yield f"| {rows:,} | {1e3 * seconds:.2f} | {rows / seconds:,.0f} | {peak:.2f} |"
+    yield ""
+
+
+def alone() -> Iterator[str]:
+    """All tables."""
+    yield from training()
+    yield f"Peer of the cell update: {ANCHOR}, TF32 as PyTorch has it.\n"
+    yield from chain.from_iterable(map(updates, SHAPES))
+    yield from inference()
 
 
 def main(report: Annotated[Path | None, typer.Option(help="append the tables there")] = None) -> None:
     """Print the tables; under torchrun the training's alone."""
-    rank = int(os.environ.get("LOCAL_RANK", 0))
+    rank, distributed = int(os.environ.get("LOCAL_RANK", 0)), "LOCAL_RANK" in os.environ
     torch.cuda.set_device(rank)
-    lines = [f"{date.today()}, {torch.cuda.get_device_name()}, torch {torch.__version__}, medians.\n"]
-    if "LOCAL_RANK" in os.environ:
+    if distributed:
         dist.init_process_group("nccl")
-        lines += training()
+    lines = [f"{date.today()}, {torch.cuda.get_device_name()}, torch {torch.__version__}, medians.\n"]
+    for line in chain(lines[:], training() if distributed else alone()):
+        if not rank:
+            print(line, flush=True)
+        lines.append(line)
+    if distributed:
         dist.destroy_process_group()
-    else:
-        lines += [line for shape in SHAPES for line in updates(shape)] + training() + inference()
-    if rank:
-        return
-    print(f"Peer of the cell update: {ANCHOR}, TF32 as PyTorch has it.\n", *lines, sep="\n")
-    if report is not None:
+    if report is not None and not rank:
         with report.open("a", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
+            file.write("\n".join(lines[1:]) + "\n")
 
 
 if __name__ == "__main__":
