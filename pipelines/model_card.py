@@ -13,6 +13,7 @@ from cellular.training.lattice_config import TrainLatticeConfig
 from pipelines.training_log import SPEED
 
 POINTS = 20  # of the curve
+_RET_SETTINGS = {"optimizer", "schedule", "variation", "sparsity", "only", "reward"}
 COLUMNS = ("step", "seconds", "loss", "held_out_loss", SPEED, "mfu")
 
 
@@ -42,7 +43,7 @@ Losses in nats a piece; `held_out_loss` is the averaged weights' on texts that a
 
 ## Settings
 ```json
-{config.model_dump_json(indent=1, include={"optimizer", "schedule", "variation", "sparsity", "only"})}
+{config.model_dump_json(indent=1, include=_RET_SETTINGS)}
 ```
 """
 

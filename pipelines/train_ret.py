@@ -7,6 +7,7 @@ from cellular.checkpoint_files import find_checkpoint
 from cellular.decoders.ret.checkpoint import Checkpoint, TeacherInfo, load_checkpoint
 from cellular.decoders.ret.checkpoint import save_checkpoint as save
 from cellular.decoders.ret.model import RET, RETConfig
+from cellular.decoders.ret.reward import blend
 from cellular.decoders.ret.vocabulary import Vocabulary
 from cellular.errors import CellularError
 from cellular.training.config import TrainRETConfig
@@ -81,7 +82,10 @@ def _check_teacher(config: TrainRETConfig, base: Checkpoint | None, fingerprint:
 def _export(config: TrainRETConfig, base: Checkpoint | None, path: Path, trained: Trained) -> None:
     facts: dict[str, Any] = trained.facts
     model = RET(RETConfig(embedding_dimension=facts["dimension"], applications=applications(config, base)))
-    model.load_state_dict(trained.weights)
+    weights = trained.weights
+    if config.reward and base and not config.only:
+        weights = blend(base.model.state_dict(), weights, config.reward.blend)
+    model.load_state_dict(weights)
     vocabulary = config.data.vocabulary
     checkpoint = Checkpoint(
         model=model,

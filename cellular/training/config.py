@@ -117,10 +117,11 @@ class RewardConfig(Settings):
     """Fine-tuning on the decoder's own samples, by what the teacher reads in them."""
 
     samples: PositiveInt = Field(8, ge=2, description="texts drawn of each embedding")
-    temperature: PositiveFloat = Field(0.6, description="of the draws; low ones teach the greedy decoder")
-    overlap: float = Field(1.0, ge=0, description="weight of shared n-grams beside the teacher's cosine")
-    likelihood: float = Field(0.05, ge=0, description="weight of the true text's pieces beside the samples'")
+    temperature: PositiveFloat = Field(1.0, description="of the draws")
+    overlap: float = Field(1.5, ge=0, description="weight of shared n-grams beside the teacher's cosine")
+    likelihood: float = Field(0.1, ge=0, description="weight of the true text's pieces beside the samples'")
     length_rate: float = Field(0.02, ge=0, description="how fast the price of a text's length is mended")
+    blend: Fraction = Field(0.25, description="share of what was learned that is added to the base's weights")
 
 
 class TrainRETConfig(TrainingConfig):
@@ -143,7 +144,7 @@ class TrainRETConfig(TrainingConfig):
         given = values.get("optimizer") or {} if isinstance(values, dict) else None
         if not isinstance(given, dict) or values.get("reward") is None:
             return values
-        return {**values, "optimizer": {"rate": 1e-4, "average_steps": 100, **given}}
+        return {**values, "optimizer": {"rate": 3e-4, "average_steps": 200, **given}}
 
     @model_validator(mode="after")
     def _base(self) -> "TrainRETConfig":

@@ -7,7 +7,7 @@ reward is the baseline (Kool et al. 2019, Buy 4 REINFORCE samples, get a baselin
 Shapes: B texts, S samples of all of them, E embedding dimension, L pieces with END.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -82,6 +82,19 @@ class RewardedTexts:
         """What stands for an empty text is a full stop: teachers have no embedding of nothing."""
         ids_SL = samples_SL.to(torch.uint8).cpu().numpy()
         return [text or "." for text in self._vocabulary.decode_batch(ids_SL)]
+
+
+def blend(base: Mapping[str, Tensor], rewarded: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Weights on the line between those before the rewards and those after them.
+
+    A reward raises the cosine and takes likelihood from the true words; part of the way keeps both. Wortsman
+    et al. 2022, Robust fine-tuning of zero-shot models.
+
+    Args:
+        base, rewarded: by name, of equal shapes.
+        share: 0 gives the first, 1 the second.
+    """
+    return {name: torch.lerp(base[name], weight, share) for name, weight in rewarded.items()}
 
 
 def draw(

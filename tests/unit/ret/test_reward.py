@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cellular.decoders.ret import RET, Vocabulary
-from cellular.decoders.ret.reward import RewardedTexts, advantages, draw, overlap, up_to_end
+from cellular.decoders.ret.reward import RewardedTexts, advantages, blend, draw, overlap, up_to_end
 from cellular.objectives import Batch, LikelihoodLoss
 from cellular.teachers import HashTeacher
 from cellular.training.config import RewardConfig
@@ -36,6 +36,11 @@ def test_advantages_are_zero_on_average_for_each_embedding() -> None:
     gain_BS = advantages(torch.rand(24), 4).view(-1, 4)
     assert torch.allclose(gain_BS.mean(1), torch.zeros(6), atol=1e-6)
     assert gain_BS.std().item() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_blend_lies_on_the_line_between_the_weights() -> None:
+    base, rewarded = {"a": torch.zeros(2)}, {"a": torch.tensor([4.0, 8.0])}
+    assert [blend(base, rewarded, share)["a"].tolist() for share in (0, 0.25, 1)] == [[0, 0], [1, 2], [4, 8]]
 
 
 def test_up_to_end_counts_the_pieces_and_their_end() -> None:

@@ -88,9 +88,9 @@ def test_another_teacher_gets_a_projection_of_its_own_and_nothing_else_changes(t
 
 
 def test_rewards_are_followed_in_small_steps_unless_told() -> None:
-    assert make_config(reward={"samples": 3}).optimizer.rate == 1e-4
-    assert make_config(reward={}).optimizer.rate == 1e-4
+    assert make_config(reward={"samples": 3}).optimizer.rate == 3e-4
+    assert make_config(reward={}).optimizer.rate == 3e-4
     assert make_config(reward={"samples": 3}, optimizer={"rate": 1e-3}).optimizer.rate == 1e-3
     assert make_config().optimizer.rate == 3e-3
     again = TrainRETConfig.model_validate(make_config(reward={"samples": 3}).model_dump(mode="json"))
-    assert again.optimizer.rate == 1e-4
+    assert again.optimizer.rate == 3e-4
