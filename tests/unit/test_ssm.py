@@ -58,7 +58,7 @@ forms = pytest.mark.parametrize(("fast", "reference", "make"), FORMS.values(), i
 def gradients(scan: Scan, arguments: list[Tensor]) -> tuple[Tensor, ...]:
     """Of a loss that weighs every output and state component differently."""
     y, state = scan(*arguments)
-    loss = (y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum() + state.sin().sum()
+    loss = (y * torch.linspace(-1, 1, y.numel(), device=y.device).view_as(y)).sum() + state.sin().sum()
     return torch.autograd.grad(loss, arguments)
 
 
