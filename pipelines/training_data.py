@@ -4,12 +4,9 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
-import ray.data
 from pydantic import ValidationError
 from ray.data import ActorPoolStrategy
 
@@ -30,7 +27,6 @@ from pipelines.workspace import Plan, discard_build, locked, write_plan
 FORMAT = 1
 MANIFEST = "manifest.json"
 Accept = Callable[[str, int], None]  # raises if a teacher of this fingerprint and dimension will not do
-READ_CPUS = 0.25  # of a task that reads a shard
 
 
 class TrainingData(Settings):
@@ -121,22 +117,6 @@ def read_training_data(folder: Path) -> TrainingData:
         raise CellularError(f"{folder} holds no training data: prepare it first") from None
     except ValidationError:
         raise CellularError(f"{path} is from another release: prepare the data again") from None
-
-
-def read_shards(paths: Sequence[Path], columns: Sequence[str]) -> ray.data.Dataset:
-    """What a training reads: a dataset of some columns of Parquet files, a file a block.
-
-    `ray.data.read_parquet` lists files by a task of a whole CPU, which workers that take what there is may
-    not leave: it would wait for them, and they for it.
-    """
-    rows = [{"path": str(path)} for path in paths]
-    shards = ray.data.from_items(rows, override_num_blocks=len(rows))
-    read = partial(_read_shard, columns=list(columns))
-    return shards.map_batches(read, batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS)
-
-
-def _read_shard(row: pa.Table, columns: list[str]) -> pa.Table:
-    return pq.read_table(row["path"][0].as_py(), columns=columns)
 
 
 def _build_config(config: TrainingDataConfig, folder: Path, resources: ResourceConfig) -> BuildConfig:

@@ -21,8 +21,9 @@ from cellular.training.config import TrainingConfig
 from pipelines.cluster import connected, plain_errors
 from pipelines.plan import check_writable
 from pipelines.progress import Track, show
+from pipelines.shard_files import read_shards
 from pipelines.training import NAME, Training, fit
-from pipelines.training_data import TrainingData, read_shards
+from pipelines.training_data import TrainingData
 from pipelines.training_log import METRICS, SPEED, read_metrics
 from pipelines.training_worker import Work
 from pipelines.workspace import locked
