@@ -2,7 +2,7 @@
 
 reference.py   the recurrence itself, and a glossary from the paper's symbols to the names here
 duality.py     `ssd_scan`: one decay a head, as matrix products; what `MambaBlock` uses
-fused/         the same by Triton kernels, for GPUs
+fused/         the same by Triton kernels, and a block's convolution with it, for GPUs
 channels.py    `selective_scan`: a decay for every channel and state component
 block.py       `MambaBlock`: whole sequences, segments, or single steps
 """

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cellular.ssm.duality import ssd_scan
+from cellular.ssm.fused import fused_mix, mixes
 
 _EPSILON = 1e-6
 _DELTA_RANGE = (0.001, 0.1)  # of untrained steps, log-uniform, as in the paper's code
@@ -89,26 +90,40 @@ class MambaBlock(nn.Module):
         gate_BLI, mixed_BLG, delta_BLH = self._project(self.norm(x_BLW))
         if present_BL is not None:
             mixed_BLG = mixed_BLG * present_BL[..., None]
-        before_BKG, before_BHPN = state or (None, None)
-        x_BLI, b_BLN, c_BLN, mixed_BKG = self._convolve(mixed_BLG, before_BKG)
-        x_BLHP = torch.unflatten(x_BLI, -1, (self.heads, -1))
         delta_BLH = F.softplus(delta_BLH + self.delta_bias_H)
         if present_BL is not None:  # a step of 0 neither adds to the state nor lets it decay
             delta_BLH = delta_BLH * present_BL[..., None]
-        rate_H = -self.log_rate_H.exp()
-        y_BLHP, scan_BHPN = ssd_scan(x_BLHP, delta_BLH, rate_H, b_BLN, c_BLN, before_BHPN)
-        y_BLI = (y_BLHP + self.skip_H[:, None] * x_BLHP).flatten(2)
+        y_BLHP, state = self._mix(mixed_BLG, delta_BLH, state)
+        y_BLI = y_BLHP.flatten(2)
         y_BLW = self.project_out(self.gated_norm(y_BLI * F.silu(gate_BLI)))
-        return y_BLW, MambaState(mixed_BKG, scan_BHPN)
+        return y_BLW, state
 
     def _project(self, normed_BLW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gate (B, L, I), what is mixed (B, L, G) and Δ (B, L, H) before its bias: parts of one product."""
         weight: Tensor = self.project_in.weight
-        if weight.is_cuda:  # rows whose length is no multiple of 16 bytes keep products off the fast kernels
-            weight = F.pad(weight, (0, 0, 0, -len(weight) % 8))
+        if weight.is_cuda:  # rows whose length is no multiple of 16 keep products and loads off the fast ways
+            weight = F.pad(weight, (0, 0, 0, -len(weight) % 16))
         widths = [self.inner, self.taps_KG.shape[1], self.heads]
         parts = torch.split(F.linear(normed_BLW, weight), [*widths, len(weight) - sum(widths)], -1)
         return parts[0], parts[1], parts[2]
+
+    def _mix(
+        self, mixed_BLG: Tensor, delta_BLH: Tensor, state: MambaState | None
+    ) -> tuple[Tensor, MambaState]:
+        """Outputs (B, L, H, P) of convolution, SiLU, scan and skip, and the state after them."""
+        taps_KG, rate_H = self.taps_KG, -self.log_rate_H.exp()
+        if state is None and mixes(mixed_BLG, taps_KG):
+            of_scan = delta_BLH, rate_H, self.skip_H, self.inner // self.heads
+            y_BLHP, last_BHPN = fused_mix(mixed_BLG, taps_KG, self.taps_bias_G, *of_scan)
+            missing = max(0, len(taps_KG) - 1 - mixed_BLG.shape[1])
+            mixed_BKG = F.pad(mixed_BLG[:, 1 - len(taps_KG) :], (0, 0, missing, 0))
+            return y_BLHP, MambaState(mixed_BKG, last_BHPN)
+        before_BKG, before_BHPN = state or (None, None)
+        x_BLI, b_BLN, c_BLN, mixed_BKG = self._convolve(mixed_BLG, before_BKG)
+        x_BLHP = torch.unflatten(x_BLI, -1, (self.heads, -1))
+        arguments = x_BLHP, delta_BLH, rate_H, b_BLN, c_BLN, before_BHPN
+        y_BLHP, last_BHPN = ssd_scan(*arguments)
+        return y_BLHP + self.skip_H[:, None] * x_BLHP, MambaState(mixed_BKG, last_BHPN)
 
     def _convolve(
         self, mixed_BLG: Tensor, before_BKG: Tensor | None

@@ -12,18 +12,15 @@ matrices. The gradient is written out: autograd's own takes twice the passes ove
 `reference`; m chunks of Q positions, V = Q Q pairs of them. `d_y` is the loss's gradient by y.
 """
 
-from importlib.util import find_spec
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cellular.ssm.fused import DTYPES, fused_scan
+from cellular.ssm.fused import fused_scan, has_kernels
 from cellular.ssm.reference import state_dtype
-
-_HAS_TRITON: Final = find_spec("triton") is not None
 
 
 def ssd_scan(
@@ -47,9 +44,7 @@ def ssd_scan(
     chunk = min(chunk, length)
     if state_BHPN is None:
         state_BHPN = x_BLHP.new_zeros(len(x_BLHP), *x_BLHP.shape[2:], b_BLN.shape[2], dtype=kept)
-    if fused is None:
-        fused = _HAS_TRITON and x_BLHP.is_cuda and x_BLHP.dtype in DTYPES
-    if fused:
+    if has_kernels(x_BLHP) if fused is None else fused:
         return fused_scan(x_BLHP, delta_BLH, a_H, b_BLN, c_BLN, state_BHPN.to(kept))
     x_BmQHP, delta_BmQH, b_BmQN, c_BmQN = (
         _chunks(part.to(kept), chunk) for part in (x_BLHP, delta_BLH, b_BLN, c_BLN)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cellular.ssm import MambaBlock, ssd_scan, ssd_scan_ref
+from cellular.ssm.fused import fused_mix
 from tests.unit.ret.conftest import DEVICE, runs_kernels
 from tests.unit.test_ssm import ARGUMENTS, assert_same, gradients
 
@@ -97,6 +98,73 @@ def test_a_last_state_alone_has_gradients_too() -> None:
 def test_a_compiler_takes_the_kernels_as_they_are() -> None:
     compiled = torch.compile(fused_scan, backend="aot_eager", dynamic=False, fullgraph=True)
     assert_same(compiled, fused_scan, arguments(70), rtol=0, atol=0)
+
+
+def mixer_arguments(length: int, heads: int, width: int, state: int, dtype: torch.dtype) -> list[Tensor]:
+    """Mixed, a part of something wider, then taps, bias, delta, a and skip."""
+    draw = torch.Generator().manual_seed(length)
+    channels = heads * width + 2 * state
+    wide, delta = (torch.randn(2, length, size, generator=draw) for size in (channels + 5, heads))
+    taps, bias = 0.5 * torch.randn(4, channels, generator=draw), torch.randn(channels, generator=draw)
+    a, skip = -0.5 - torch.rand(heads, generator=draw), torch.randn(heads, generator=draw)
+    parts = wide.to(DEVICE, dtype)[..., 3:-2], taps, bias, F.softplus(delta), a, skip
+    return [part.to(DEVICE, dtype).requires_grad_() for part in parts]
+
+
+def mix_by_operations(
+    mixed: Tensor, taps: Tensor, bias: Tensor, delta: Tensor, a: Tensor, skip: Tensor, width: int
+) -> tuple[Tensor, Tensor]:
+    sums = F.conv1d(F.pad(mixed, (0, 0, 3, 0)).mT, taps.T[:, None], bias, groups=len(bias)).mT
+    inner = len(a) * width
+    state = (mixed.shape[2] - inner) // 2
+    x, b, c = F.silu(sums).split([inner, state, state], 2)
+    x = x.unflatten(2, (-1, width))
+    y, last = ssd_scan_ref(x, delta, a, b, c)
+    return y + skip[:, None] * x, last
+
+
+@pytest.mark.parametrize(
+    ("length", "heads", "width", "state"), [(1, 1, 8, 4), (3, 2, 32, 16), (70, 3, 16, 24)]
+)
+def test_a_mixer_is_convolution_silu_scan_and_skip(length: int, heads: int, width: int, state: int) -> None:
+    parts = mixer_arguments(length, heads, width, state, torch.float32)
+    exact = [part.detach().double().requires_grad_() for part in parts]
+    ours, theirs = (functools.partial(mix, width=width) for mix in (fused_mix, mix_by_operations))
+    found = *ours(*parts), *gradients(ours, parts)
+    wanted = *theirs(*exact), *gradients(theirs, exact)
+    for one, two in zip(found, wanted, strict=True):
+        assert (one - two).abs().max() < 1e-4 * (1 + two.abs().max())
+
+
+def test_a_mixer_in_half_precision_is_as_near_as_its_rounding() -> None:
+    parts = mixer_arguments(70, 2, 32, 16, HALF)
+    exact = [part.detach().double().requires_grad_() for part in parts]
+    ours, theirs = (functools.partial(mix, width=32) for mix in (fused_mix, mix_by_operations))
+    found = *ours(*parts), *gradients(ours, parts)
+    wanted = *theirs(*exact), *gradients(theirs, exact)
+    for one, two in zip(found, wanted, strict=True):
+        assert (one - two).norm() < 4 * torch.finfo(HALF).eps * two.norm()
+
+
+def test_a_compiler_takes_the_mixer_as_it_is() -> None:
+    mix = functools.partial(fused_mix, width=16)
+    compiled = torch.compile(mix, backend="aot_eager", dynamic=False, fullgraph=True)
+    parts = mixer_arguments(40, 2, 16, 16, torch.float32)
+    for one, two in zip(gradients(compiled, parts), gradients(mix, parts), strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("length", [2, 70])
+def test_a_block_is_the_same_with_and_without_kernels(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    torch.manual_seed(0)
+    block, x_BLW = MambaBlock(32).to(DEVICE), torch.randn(2, length, 32, device=DEVICE)
+    found = []
+    for fused in (True, False):
+        monkeypatch.setattr("cellular.ssm.block.mixes", lambda *_, fused=fused: fused)
+        y_BLW, state = block.advance(x_BLW, None)
+        found.append([y_BLW, *state, *torch.autograd.grad(y_BLW.square().sum(), list(block.parameters()))])
+    for ours, theirs in zip(*found, strict=True):
+        assert distance(ours, theirs) < 1e-3
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")

@@ -10,15 +10,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cellular.ssm.fused.forward import _LOG2_E, _NOTHING_LEFT, blocks, decays, load_rows, strides
+from cellular.ssm.fused.forward import _LOG2_E, _NOTHING_LEFT, blocks, decays, load_rows, skips, strides
 
 _WARPS, _STAGES = 1, 2
 
 
 @triton.jit
 def scan_backward_kernel(
-    x_ptr, delta_ptr, a_ptr, b_ptr, c_ptr, before_ptr, d_y_ptr, d_last_ptr,
-    d_x_ptr, d_delta_ptr, d_a_ptr, d_b_ptr, d_c_ptr, d_state_ptr, length, heads,
+    x_ptr, delta_ptr, a_ptr, b_ptr, c_ptr, skip_ptr, before_ptr, d_y_ptr, d_last_ptr,
+    d_x_ptr, d_delta_ptr, d_a_ptr, d_bc_ptr, d_skip_ptr, d_state_ptr, length, heads,
     x_text, x_row, x_head, delta_text, delta_row, delta_head, b_text, b_row, c_text, c_row,
     d_y_text, d_y_row, d_y_head,
     P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -38,15 +38,15 @@ def scan_backward_kernel(
     d_y_ptr += text * d_y_text + head * d_y_head
     d_x_ptr += (text * length * heads + head) * P
     d_delta_ptr += text * length * heads + head
-    d_b_ptr += (text * heads + head) * length * N
-    d_c_ptr += (text * heads + head) * length * N
+    d_bc_ptr += (text * heads + head) * length * 2 * N
     before_ptr += (text * CHUNKS * heads + head) * P * N
     whole = (text * heads + head) * P * N
     rate = tl.load(a_ptr + head).to(tl.float32)
     d_state = tl.load(d_last_ptr + whole + in_state, mask=of_state, other=0.0)
     row = (CHUNKS - 1) * Q + t
     following = tl.load(delta_ptr + row * delta_row, mask=row < length, other=0.0)
-    d_rate_sum = 0.0
+    skip, d_rate_sum = skips(skip_ptr, head, Q), 0.0
+    d_skip = tl.zeros((Q, Q), tl.float32)
     for back in range(CHUNKS):
         chunk = CHUNKS - 1 - back
         row = chunk * Q + t
@@ -68,21 +68,21 @@ def scan_backward_kernel(
         exact = b.to(tl.float32) * delta[:, None]
         entering, leaving = exact.to(x.dtype), (exact * left[:, None]).to(x.dtype)
         near = d_state.to(x.dtype)
-        product = tl.dot(c, tl.trans(entering), input_precision="tf32x3") * decay
+        product = tl.dot(c, tl.trans(entering), input_precision="tf32x3") * decay + skip
         d_x = tl.dot(leaving, tl.trans(near), input_precision="tf32x3")
         d_x = tl.dot(tl.trans(product.to(x.dtype)), d_y, d_x, input_precision="tf32x3")
         tl.store(d_x_ptr + row[:, None] * (heads * P) + p[None, :], d_x.to(x.dtype), mask=valid & channel)
 
-        d_product = tl.dot(d_y, tl.trans(x), input_precision="tf32x3") * decay
-        d_product = d_product.to(x.dtype)
+        d_product = tl.dot(d_y, tl.trans(x), input_precision="tf32x3")
+        d_skip += d_product
+        d_product = (d_product * decay).to(x.dtype)
         d_c = tl.dot(d_y, before, input_precision="tf32x3") * kept[:, None]
         d_c = tl.dot(d_product, entering, d_c, input_precision="tf32x3")
         d_leaving = tl.dot(x, near, input_precision="tf32x3") * left[:, None]
         d_entering = tl.dot(tl.trans(d_product), c, d_leaving, input_precision="tf32x3")
-        in_rows = row[:, None] * N + n[None, :]
-        tl.store(d_c_ptr + in_rows, d_c.to(d_c_ptr.dtype.element_ty), mask=valid & component)
-        d_b = (d_entering * delta[:, None]).to(d_b_ptr.dtype.element_ty)
-        tl.store(d_b_ptr + in_rows, d_b, mask=valid & component)
+        in_rows = d_bc_ptr + row[:, None] * 2 * N + n[None, :]
+        tl.store(in_rows, (d_entering * delta[:, None]).to(d_bc_ptr.dtype.element_ty), mask=valid & component)
+        tl.store(in_rows + N, d_c.to(d_bc_ptr.dtype.element_ty), mask=valid & component)
 
         entered = entering.to(tl.float32)
         d_until = tl.sum(d_c * c.to(tl.float32), 1) - tl.sum(d_entering * entered, 1)
@@ -96,6 +96,8 @@ def scan_backward_kernel(
         d_state = tl.dot(tl.trans(d_y), reading, d_state * tl.exp2(total), input_precision="tf32x3")
     tl.store(d_state_ptr + whole + in_state, d_state, mask=of_state)
     tl.store(d_a_ptr + tl.program_id(0), d_rate_sum)
+    itself = t[:, None] == t[None, :]
+    tl.store(d_skip_ptr + tl.program_id(0), tl.sum(tl.where(itself, d_skip, 0.0)))
 
 
 def retreat(
@@ -104,6 +106,7 @@ def retreat(
     a_H: Tensor,
     b_BLN: Tensor,
     c_BLN: Tensor,
+    skip_H: Tensor,
     before_BmHPN: Tensor,
     d_y_BLHP: Tensor,
     d_last_BHPN: Tensor,
@@ -112,7 +115,8 @@ def retreat(
     """Fill the gradients, in the order of `scan_backward`."""
     batch, length, heads, width = x_BLHP.shape
     scan_backward_kernel[(batch * heads,)](
-        x_BLHP, delta_BLH, a_H, b_BLN, c_BLN, before_BmHPN, d_y_BLHP, d_last_BHPN, *gradients, length, heads,
+        x_BLHP, delta_BLH, a_H, b_BLN, c_BLN, skip_H, before_BmHPN, d_y_BLHP, d_last_BHPN, *gradients,
+        length, heads,
         *strides(x_BLHP, delta_BLH, b_BLN, c_BLN),
         *d_y_BLHP.stride()[:3],
         **blocks(length, width, b_BLN.shape[2]),

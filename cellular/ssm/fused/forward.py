@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cellular.ssm.fused import CHUNK
+from cellular.ssm.fused.scan import CHUNK
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 _NOTHING_LEFT = tl.constexpr(-150.0)
@@ -23,6 +23,13 @@ def load_rows(ptr, row, stride, columns, mask):
 
 
 @triton.jit
+def skips(skip_ptr, head, Q: tl.constexpr):
+    """(Q, Q): what a position's output gets of its own input besides."""
+    t = tl.arange(0, Q)
+    return tl.where(t[:, None] == t[None, :], tl.load(skip_ptr + head).to(tl.float32), 0.0)
+
+
+@triton.jit
 def decays(until, Q: tl.constexpr):
     """(Q, Q): what is left at t of what entered at s, 0 where t < s."""
     t = tl.arange(0, Q)
@@ -32,7 +39,7 @@ def decays(until, Q: tl.constexpr):
 
 @triton.jit
 def scan_kernel(
-    x_ptr, delta_ptr, a_ptr, b_ptr, c_ptr, state_ptr, y_ptr, last_ptr, before_ptr, length, heads,
+    x_ptr, delta_ptr, a_ptr, b_ptr, c_ptr, skip_ptr, state_ptr, y_ptr, last_ptr, before_ptr, length, heads,
     x_text, x_row, x_head, delta_text, delta_row, delta_head, b_text, b_row, c_text, c_row,
     P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
     CHUNKS: tl.constexpr, Q: tl.constexpr,
@@ -52,6 +59,7 @@ def scan_kernel(
     before_ptr += (text * CHUNKS * heads + head) * P * N
     whole = (text * heads + head) * P * N
     rate = tl.load(a_ptr + head).to(tl.float32) * _LOG2_E
+    skip = skips(skip_ptr, head, Q)
     state = tl.load(state_ptr + whole + in_state, mask=of_state, other=0.0)
     following = tl.load(delta_ptr + t * delta_row, mask=t < length, other=0.0)
     for chunk in range(CHUNKS):
@@ -71,7 +79,8 @@ def scan_kernel(
         reading = (c.to(tl.float32) * tl.exp2(until)[:, None]).to(x.dtype)
         product = tl.dot(c, tl.trans(entering.to(x.dtype)), input_precision="tf32x3")
         y = tl.dot(reading, tl.trans(before), input_precision="tf32x3")
-        y = tl.dot((product * decays(until, Q)).to(x.dtype), x, y, input_precision="tf32x3")
+        attention = (product * decays(until, Q) + skip).to(x.dtype)
+        y = tl.dot(attention, x, y, input_precision="tf32x3")
         tl.store(y_ptr + row[:, None] * (heads * P) + p[None, :], y.to(x.dtype), mask=valid & channel)
         leaving = (entering * tl.exp2(total - until)[:, None]).to(x.dtype)
         state = tl.dot(tl.trans(x), leaving, state * tl.exp2(total), input_precision="tf32x3")
@@ -84,6 +93,7 @@ def advance(
     a_H: Tensor,
     b_BLN: Tensor,
     c_BLN: Tensor,
+    skip_H: Tensor,
     state_BHPN: Tensor,
     y_BLHP: Tensor,
     last_BHPN: Tensor,
@@ -92,7 +102,8 @@ def advance(
     """Fill the last three."""
     batch, length, heads, width = x_BLHP.shape
     scan_kernel[(batch * heads,)](
-        x_BLHP, delta_BLH, a_H, b_BLN, c_BLN, state_BHPN, y_BLHP, last_BHPN, before_BmHPN, length, heads,
+        x_BLHP, delta_BLH, a_H, b_BLN, c_BLN, skip_H, state_BHPN, y_BLHP, last_BHPN, before_BmHPN,
+        length, heads,
         *strides(x_BLHP, delta_BLH, b_BLN, c_BLN),
         **blocks(length, width, b_BLN.shape[2]),
         num_warps=_WARPS,
