@@ -1,11 +1,12 @@
 """The selective scans on an NVIDIA GPU: the kernels beside PyTorch's own ways, and beside what memory allows.
 
-    python benchmarks/bench_ssm_gpu.py [--report FILE.md]
+    python benchmarks/bench_ssm_gpu.py [--report FILE.md] [--tune]
 
 The limit is the time in which the memory, at the speed of a large copy measured here, moves what each pass
 cannot avoid: forward reads x, Δ, B, C and writes y; backward reads them and d y and writes their gradients.
 All but the blocks is replayed as CUDA graphs, so that launches cost nothing. Tracing the recurrence takes a
 compiler minutes at 512 positions, so that it is compiled at 64. What fails says so, and the rest goes on.
+With --tune it is the kernels alone, cut in several ways.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ LATTICE: Shape = (1024, 512, 192, torch.bfloat16)
 ISSUE: Shape = (32, 512, 64, torch.float32)
 SHORT: Shape = (256, 64, 64, torch.float32)  # which a compiler can unroll
 BLOCKS = (256, 1024)
+TUNINGS = ((32, 1, 1), (32, 1, 2), (32, 1, 3), (32, 2, 2), (16, 1, 2), (64, 2, 2), (64, 4, 2))
 
 Scan = Callable[..., tuple[Tensor, ...]]
 
@@ -41,7 +43,7 @@ def by_head(shape: Shape) -> list[Tensor]:
     delta_BLH = F.softplus(torch.randn(batch, length, heads, device="cuda") - 3).to(dtype)
     x_BLD, b_BLN, c_BLN = torch.split(mixed, [channels, STATE, STATE], 2)
     a_H = -torch.arange(1, heads + 1.0, device="cuda")
-    parts = x_BLD.unflatten(2, (heads, HEAD)), delta_BLH, a_H, b_BLN, c_BLN
+    parts = torch.unflatten(x_BLD, 2, (heads, HEAD)), delta_BLH, a_H, b_BLN, c_BLN
     return [part.detach().requires_grad_() for part in parts]
 
 
@@ -154,7 +156,24 @@ def tables(speed: float) -> Iterator[str]:
     )
 
 
-def main(report: Annotated[Path | None, typer.Option(help="append the tables there")] = None) -> None:
+def tunings(speed: float) -> Iterator[str]:
+    """Positions of a chunk, warps, and stages of the loads, forward and backward alike."""
+    from cellular.ssm.fused import backward, forward, scan
+
+    yield f"{LATTICE[:3]}, bfloat16:\n"
+    yield "| chunk, warps, stages | ms | × | ms, both | × |\n|---|---|---|---|---|"
+    for chunk, warps, stages in TUNINGS:
+        for module in (forward, backward):
+            vars(module).update(_WARPS=warps, _STAGES=stages)
+        for module in (forward, scan):
+            vars(module).update(CHUNK=chunk)
+        yield line(f"{chunk}, {warps}, {stages}", ssd_scan, by_head(LATTICE), speed)
+
+
+def main(
+    report: Annotated[Path | None, typer.Option(help="append the tables there")] = None,
+    tune: Annotated[bool, typer.Option(help="only the kernels, cut in several ways")] = False,
+) -> None:
     """Print the tables, each line when it is known."""
     torch.set_float32_matmul_precision("high")
     speed = copy_speed()
@@ -163,7 +182,7 @@ def main(report: Annotated[Path | None, typer.Option(help="append the tables the
         f"a copy moves {speed / 1e12:.2f} TB/s.\n"
     )
     lines = []
-    for text in chain([heading], tables(speed)):
+    for text in chain([heading], tunings(speed) if tune else tables(speed)):
         print(text, flush=True)
         lines.append(text)
     if report is not None:
