@@ -139,7 +139,7 @@ def _back(block: MambaBlock, x_BLW: Tensor) -> None:
 
 def tables(speed: float) -> Iterator[str]:
     """The kernels first, what takes a compiler long last."""
-    products = partial(ssd_scan, fused=False)
+    products = partial(ssd_scan, compiled=False)
     yield from scans(LATTICE, speed, kernels=(ssd_scan, by_head), products=(products, by_head))
     yield from scans(ISSUE, speed, kernels=(ssd_scan, by_head), products=(products, by_head))
     yield from blocks()

@@ -1,13 +1,12 @@
 """The scan with a decay for every channel and state component: Gu & Dao 2023, a few positions at a time.
 
-This scan is no matrix product: its (B, L, D, N) states are bound by memory. Hence blocks of K positions, of
-which a compiler makes one loop whose states never leave the cache. Only the state before each block is
-stored; the backward pass computes the block's states again, as the paper's kernel does.
+This scan is no matrix product: its (B, L, D, N) states are bound by memory. In C they never leave the cache:
+see `native`. Else blocks of K positions. Only the state before each block is stored; the backward pass
+computes the block's states again, as the paper's kernel does.
 
 Shapes are those of `reference`, but positions first, and channels last in the states: lanes are channels.
 """
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from cellular.ssm.native import has_native, native_channels
 from cellular.ssm.reference import state_dtype
 
 
@@ -27,26 +27,35 @@ def selective_scan(
     state_BDN: Tensor | None = None,
     *,
     chunk: int = 8,
-    compiled: bool = False,
+    compiled: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`selective_scan_ref` in constant memory a block: outputs (B, L, D) of x's dtype, last state (B, D, N).
 
-    `compiled` needs a C++ compiler, and the better part of a minute at the first call with new B, D, N or
-    chunk; any length then takes the same code. Computed in float32, or float64 if x is, under autocast too.
-    Differentiable once, by every argument.
+    Computed in float32, or float64 if x is, under autocast too. Differentiable once, by every argument.
+
+    Args:
+        chunk: positions of a block, where it is not compiled.
+        compiled: in C, on a processor; None: where there is a C compiler.
+
+    Raises:
+        CellularError: it is to be compiled, and there is no C compiler.
     """
     kept, length = state_dtype(x_BLD), x_BLD.shape[1]
     if state_BDN is None:
         state_BDN = x_BLD.new_zeros(len(x_BLD), *a_DN.shape)
+    a_ND, state_BND = a_DN.to(kept).T.contiguous(), state_BDN.to(kept).mT.contiguous()
+    if has_native(x_BLD, compiled):
+        x, delta, b, c = (part.to(kept) for part in (x_BLD, delta_BLD, b_BLN, c_BLN))
+        y_BLD, state_BND = native_channels(x, delta, a_ND, b, c, state_BND)
+        return y_BLD.to(x_BLD.dtype), state_BND.mT
     x_LBD, delta_LBD, b_LBN, c_LBN = (
         _whole_blocks(part.to(kept), chunk) for part in (x_BLD, delta_BLD, b_BLN, c_BLN)
     )
-    a_ND, state_BND = a_DN.to(kept).T.contiguous(), state_BDN.to(kept).mT.contiguous()
     with torch.autocast(x_BLD.device.type, enabled=False):
         y_LBD, state_BND = _Scan.apply(  # type: ignore[no-untyped-call]
-            x_LBD, delta_LBD, b_LBN, c_LBN, a_ND, state_BND, chunk, compiled
+            x_LBD, delta_LBD, b_LBN, c_LBN, a_ND, state_BND, chunk
         )
-    y_BLD: Tensor = (y_LBD[:length] if length % chunk else y_LBD).transpose(0, 1)
+    y_BLD = (y_LBD[:length] if length % chunk else y_LBD).transpose(0, 1)
     return y_BLD.to(x_BLD.dtype), state_BND.mT
 
 
@@ -103,13 +112,6 @@ def _retreat(
     return _Block(*stacked), d_a_BND, d_state_BND
 
 
-@cache
-def _compiled() -> tuple[Any, Any]:
-    """`_advance` and `_retreat`, each as one loop."""
-    advance, retreat = (torch.compile(part, dynamic=False, fullgraph=True) for part in (_advance, _retreat))
-    return advance, retreat
-
-
 class _Scan(torch.autograd.Function):
     """The scan in blocks, and its gradient."""
 
@@ -123,34 +125,30 @@ class _Scan(torch.autograd.Function):
         a_ND: Tensor,
         state_BND: Tensor,
         chunk: int,
-        compiled: bool,
     ) -> tuple[Tensor, Tensor]:
-        advance = _compiled()[0] if compiled else _advance
-        parts = x_LBD, delta_LBD, b_LBN, c_LBN, a_ND, state_BND
-        *inputs, a_ND, state_BND = (part.detach() for part in parts)  # Dynamo warns of others
+        inputs = [x_LBD, delta_LBD, b_LBN, c_LBN]
         outputs, before = [], []
         for block in _blocks(inputs, chunk):
             before.append(state_BND)
-            y_KBD, state_BND = advance(block, a_ND, state_BND)
+            y_KBD, state_BND = _advance(block, a_ND, state_BND)
             outputs.append(y_KBD)
-        ctx.chunk, ctx.compiled = chunk, compiled
+        ctx.chunk = chunk
         ctx.save_for_backward(*inputs, a_ND, *before)
         return torch.cat(outputs), state_BND
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_y_LBD: Tensor, d_state_BND: Tensor) -> tuple[Tensor | None, ...]:
-        retreat = _compiled()[1] if ctx.compiled else _retreat
         *inputs, a_ND = ctx.saved_tensors[:5]
         before = ctx.saved_tensors[5:]
         blocks, d_y = _blocks(inputs, ctx.chunk), torch.split(d_y_LBD.contiguous(), ctx.chunk)
         d_blocks, d_a_ND, d_state_BND = [], torch.zeros_like(a_ND), d_state_BND.contiguous()
         for block, d_y_KBD, state_BND in reversed(list(zip(blocks, d_y, before, strict=True))):
-            d_block, d_a_BND, d_state_BND = retreat(block, a_ND, state_BND, d_y_KBD, d_state_BND)
+            d_block, d_a_BND, d_state_BND = _retreat(block, a_ND, state_BND, d_y_KBD, d_state_BND)
             d_blocks.append(d_block)
             d_a_ND += d_a_BND.sum(0)
         d_inputs = (torch.cat(parts[::-1]) for parts in zip(*d_blocks, strict=True))
-        return *d_inputs, d_a_ND, d_state_BND, None, None
+        return *d_inputs, d_a_ND, d_state_BND, None
 
 
 def _blocks(inputs: list[Tensor], chunk: int) -> list[_Block]:

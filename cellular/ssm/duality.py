@@ -7,8 +7,10 @@ Nothing is divided by an exponential, and no cumulated sum is subtracted from an
 exponential of the sum of Δ A over s < r <= t itself, which is never above 0. A strong decay underflows to an
 exact 0, and what follows it is as exact as without it. All these sums are one product with zeros and ones.
 
-On a GPU Triton's kernels do the same in registers: see `fused`. Elsewhere these are products of many small
-matrices. The gradient is written out: autograd's own takes twice the passes over memory. Shapes are those of
+On a GPU Triton's kernels do the same in registers: see `fused`. On a processor with a C compiler the
+recurrence itself is faster: see `native`. Else these are products of many small matrices.
+
+The gradient is written out: autograd's own takes twice the passes over memory. Shapes are those of
 `reference`; m chunks of Q positions, V = Q Q pairs of them. `d_y` is the loss's gradient by y.
 """
 
@@ -20,6 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cellular.ssm.fused import fused_scan, has_kernels
+from cellular.ssm.native import has_native, native_heads
 from cellular.ssm.reference import state_dtype
 
 
@@ -32,28 +35,40 @@ def ssd_scan(
     state_BHPN: Tensor | None = None,
     *,
     chunk: int = 32,
-    fused: bool | None = None,
+    compiled: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`ssd_scan_ref`, many times faster: outputs (B, L, H, P) of x's dtype, and the last state (B, H, P, N).
 
-    Any length from 1 and any chunk from 1; 32 is best on a CPU. The state is float32, or float64 if x is,
-    under autocast too. `fused` takes Triton's kernels, whose chunk is their own, and which multiply in x's
-    dtype; None: on a GPU, where Triton is, unless x is float64. Differentiable once, by every argument.
+    Any length from 1. The state is float32, or float64 if x is, under autocast too. Differentiable once, by
+    every argument.
+
+    Args:
+        chunk: positions of a matrix, where kernels do not choose; 32 is best on a CPU.
+        compiled: by kernels, Triton's on a GPU, which multiply in x's dtype, and in C on a processor; None:
+            where there are any.
+
+    Raises:
+        CellularError: it is to be compiled for a processor, and there is no C compiler.
     """
     kept, length = state_dtype(x_BLHP), x_BLHP.shape[1]
     chunk = min(chunk, length)
     if state_BHPN is None:
         state_BHPN = x_BLHP.new_zeros(len(x_BLHP), *x_BLHP.shape[2:], b_BLN.shape[2], dtype=kept)
-    if has_kernels(x_BLHP) if fused is None else fused:
-        return fused_scan(x_BLHP, delta_BLH, a_H, b_BLN, c_BLN, state_BHPN.to(kept))
+    state_BHPN = state_BHPN.to(kept)
+    if compiled is not False and has_kernels(x_BLHP):
+        return fused_scan(x_BLHP, delta_BLH, a_H, b_BLN, c_BLN, state_BHPN)
+    if has_native(x_BLHP, compiled):
+        x, delta, a, b, c = (part.to(kept) for part in (x_BLHP, delta_BLH, a_H, b_BLN, c_BLN))
+        y_BLHP, state_BHPN = native_heads(x, delta, a, b, c, state_BHPN)
+        return y_BLHP.to(x_BLHP.dtype), state_BHPN
     x_BmQHP, delta_BmQH, b_BmQN, c_BmQN = (
         _chunks(part.to(kept), chunk) for part in (x_BLHP, delta_BLH, b_BLN, c_BLN)
     )
     with torch.autocast(x_BLHP.device.type, enabled=False):
         y_BmQHP, state_BHPN = _Scan.apply(  # type: ignore[no-untyped-call]
-            x_BmQHP, delta_BmQH, a_H.to(kept), b_BmQN, c_BmQN, state_BHPN.to(kept)
+            x_BmQHP, delta_BmQH, a_H.to(kept), b_BmQN, c_BmQN, state_BHPN
         )
-    y_BLHP: Tensor = y_BmQHP.flatten(1, 2)
+    y_BLHP = y_BmQHP.flatten(1, 2)
     if length % chunk:
         y_BLHP = y_BLHP[:, :length]
     return y_BLHP.to(x_BLHP.dtype), state_BHPN

@@ -51,6 +51,12 @@ def scan_arguments(
 FORMS = {
     "per head": (ssd_scan, ssd_scan_ref, ssd_arguments),
     "per channel": (selective_scan, selective_scan_ref, scan_arguments),
+    "per head, by operations": (functools.partial(ssd_scan, compiled=False), ssd_scan_ref, ssd_arguments),
+    "per channel, by operations": (
+        functools.partial(selective_scan, compiled=False),
+        selective_scan_ref,
+        scan_arguments,
+    ),
 }
 forms = pytest.mark.parametrize(("fast", "reference", "make"), FORMS.values(), ids=FORMS.keys())
 

@@ -7,14 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cellular.ssm import MambaBlock, ssd_scan, ssd_scan_ref
-from cellular.ssm.fused import fused_mix
+from cellular.ssm import MambaBlock, ssd_scan_ref
+from cellular.ssm.fused import fused_mix, fused_scan
 from tests.unit.ret.conftest import DEVICE, runs_kernels
 from tests.unit.test_ssm import ARGUMENTS, assert_same, gradients
 
 HALF = torch.bfloat16 if DEVICE == "cuda" else torch.float16  # the interpreter has no bfloat16
 pytestmark = runs_kernels
-fused_scan = functools.partial(ssd_scan, fused=True)
 
 
 def arguments(
