@@ -70,15 +70,15 @@ def forward(scan: Callable[..., tuple[Tensor, ...]], arguments: list[Tensor]) ->
 def variants(pass_over: Callable[[Callable[..., tuple[Tensor, ...]], list[Tensor]], Step]) -> dict[str, Step]:
     """The peers first."""
     channel, head = (make(torch.Generator().manual_seed(0)) for make in (by_channel, by_head))
-    compiled = partial(selective_scan, compiled=True)
     return {
         PSCAN: pass_over(parallel_scan, channel),
         LOOP: pass_over(selective_scan_ref, channel),
-        "`selective_scan`": pass_over(selective_scan, channel),
-        "`selective_scan`, compiled": pass_over(compiled, channel),
-        "`ssd_scan`, chunk 16": pass_over(partial(ssd_scan, chunk=16), head),
-        "`ssd_scan`, chunk 32": pass_over(ssd_scan, head),
-        "`ssd_scan`, chunk 64": pass_over(partial(ssd_scan, chunk=64), head),
+        "`selective_scan`, operations": pass_over(partial(selective_scan, compiled=False), channel),
+        "`selective_scan`, in C": pass_over(partial(selective_scan, compiled=True), channel),
+        "`ssd_scan`, operations, chunk 16": pass_over(partial(ssd_scan, chunk=16, compiled=False), head),
+        "`ssd_scan`, operations, chunk 32": pass_over(partial(ssd_scan, compiled=False), head),
+        "`ssd_scan`, operations, chunk 64": pass_over(partial(ssd_scan, chunk=64, compiled=False), head),
+        "`ssd_scan`, in C": pass_over(partial(ssd_scan, compiled=True), head),
     }
 
 
