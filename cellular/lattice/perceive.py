@@ -2,10 +2,10 @@
 
 A 3D convolution of the cross or of the cube. Cells lie in memory with their channels together, so that a
 neighbour is one contiguous row: PyTorch's convolution takes that as channels last, and is the fastest for the
-cube, and for the cross where matrix units make its 20 zeros cheap. Elsewhere the cross is one product with
-gathered rows. They are 7 times the state: a few examples at a time are gathered, multiplied while they are in
-the cache, and forgotten; the backward pass gathers again. A GPU's compiler gathers in one kernel with what is
-done before, which takes half the time of the zeros.
+cube, and for the cross where matrix units make its 20 zeros cheap, unless outputs are many. Elsewhere the
+cross is one product with gathered rows. They are 7 times the state: a few examples at a time are gathered,
+multiplied while they are in the cache, and forgotten; the backward pass gathers again. A GPU's compiler
+gathers in one kernel with what is done before, which takes half the time of the zeros.
 
 Shapes: B examples, X, Y, Z cells along the axes, C channels, K = 7 or 27 cells seen, O outputs.
 """
@@ -90,7 +90,7 @@ class Perceive(nn.Module):
         cross = self.view.neighbours == 6
         if cross and state_BXYZC.is_cuda and torch.compiler.is_compiling():
             return F.linear(stack_neighbours(state_BXYZC, self.view), weight)
-        if not cross or _has_matrix_units(state_BXYZC):
+        if not cross or _zeros_are_cheap(state_BXYZC, len(weight)):
             return convolve(state_BXYZC, weight, self.view)
         result: Tensor = _Gather.apply(state_BXYZC, weight, self.view)  # type: ignore[no-untyped-call]
         return result
@@ -123,11 +123,15 @@ def convolve(state_BXYZC: Tensor, weight: Tensor, view: View) -> Tensor:
     return F.conv3d(state_BCXYZ, kernel, padding=int(view.padding == "zeros")).movedim(1, -1)
 
 
-def _has_matrix_units(state_BXYZC: Tensor) -> bool:
-    """Whether products of this dtype run on units for small matrices: tensor cores, or AMX."""
+def _zeros_are_cheap(state_BXYZC: Tensor, outputs: int) -> bool:
+    """Whether products of this dtype run on units for small matrices: tensor cores, or AMX.
+
+    With AMX they cost more than gathering where a cell has more than twice as many outputs as channels.
+    """
     if state_BXYZC.is_cuda:
         return state_BXYZC.dtype in (torch.bfloat16, torch.float16)
-    return state_BXYZC.dtype == torch.bfloat16 and _has_amx()
+    few = outputs <= 2 * state_BXYZC.shape[-1]
+    return few and state_BXYZC.dtype == torch.bfloat16 and _has_amx()
 
 
 @lru_cache

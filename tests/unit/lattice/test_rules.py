@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cellular.lattice import RULES, Lattice3D, LatticeCheckpoint, LatticeConfig, load_lattice, save_lattice
+from cellular.lattice.rules.gated import _Blend, blend
 
 rules = pytest.mark.parametrize("rule", RULES)
 
@@ -128,3 +129,13 @@ def test_always_updating_is_the_same_in_training(
 ) -> None:
     lattice = make_lattice(rule="nca", update_probability=1.0)
     assert torch.equal(lattice(embeddings), lattice.train()(embeddings))
+
+
+def test_gates_blend_on_a_processor_as_they_are_written() -> None:
+    draw = torch.Generator().manual_seed(0)
+    shapes = (2, 3, 2, 2, 12), (2, 3, 2, 2, 4), (2, 3, 2, 2, 4)
+    parts = [torch.randn(shape, generator=draw, dtype=torch.float64).requires_grad_() for shape in shapes]
+    torch.testing.assert_close(_Blend.apply(*parts), blend(*parts))
+    assert torch.autograd.gradcheck(_Blend.apply, parts)
+    halves = [part.detach().bfloat16() for part in parts]
+    torch.testing.assert_close(_Blend.apply(*halves), blend(*halves), rtol=0.02, atol=0.02)
