@@ -1,11 +1,13 @@
 """RET on an NVIDIA GPU: whole training steps by three ways to run the layer, and decoding.
 
     python benchmarks/bench_ret_gpu.py [--tokens 131072] [--report FILE.md]
+    torchrun --nproc-per-node 2 benchmarks/bench_ret_gpu.py     training on two GPUs, so many tokens on each
 
 Weights and texts are random: the time does not depend on them. No text ends early, so decoding takes longest.
 MFU counts the products with weights, forward and backward, once; bf16 without sparsity has 990 TFLOP/s.
 """
 
+import os
 import statistics
 from collections.abc import Callable
 from datetime import date
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 import typer
 
@@ -41,11 +44,23 @@ def main(
     report: Annotated[Path | None, typer.Option(help="write the tables there as well")] = None,
 ) -> None:
     """Print tokens a second, MFU and times side by side."""
+    rank, distributed = int(os.environ.get("LOCAL_RANK", 0)), "LOCAL_RANK" in os.environ
+    torch.cuda.set_device(rank)
+    if distributed:
+        dist.init_process_group("nccl")
+    gpus = dist.get_world_size() if distributed else 1
     lines = [
-        f"{date.today()}, {torch.cuda.get_device_name()}, torch {torch.__version__}, medians:\n",
+        f"{date.today()}, {gpus} {torch.cuda.get_device_name()}, torch {torch.__version__}, medians:\n",
         "| a step of training | pieces a text | ms | M tokens/s | MFU | ratio |",
         "|---|---|---|---|---|---|",
-        *(line for width in widths or [32, 16, 96] for line in training(tokens, width)),
+        *(line for width in widths or [32, 16, 96] for line in training(tokens, width, gpus)),
+    ]
+    if distributed:
+        dist.destroy_process_group()
+        if not rank:
+            print("\n".join(lines))
+        return
+    lines += [
         "",
         "| decoding | texts | pieces | ms | texts/s | tokens/s |",
         "|---|---|---|---|---|---|",
@@ -57,8 +72,8 @@ def main(
         report.write_text(f"# RET on a GPU\n\n`python {__file__}`, {text}\n", encoding="utf-8")
 
 
-def training(tokens: int, width: int) -> list[str]:
-    """Rows of the first table."""
+def training(tokens: int, width: int, gpus: int) -> list[str]:
+    """Rows of the first table: tokens of all GPUs, MFU of each."""
     lines, anchor = [], 0.0
     for name, (compiled, fused, graphs) in STEPS.items():
         loop = RETLoopConfig(compile=compiled, fused=fused, graphs=graphs)
@@ -66,9 +81,9 @@ def training(tokens: int, width: int) -> list[str]:
         trainer = make_trainer(_config(loop), model)
         batch = random_batch(tokens // width, width)
         seconds = median_seconds(lambda trainer=trainer, batch=batch: trainer.step([batch], 0.5), 20)
-        speed = batch.targets_BL.numel() / seconds
+        speed = gpus * batch.targets_BL.numel() / seconds
         anchor = anchor or speed
-        mfu = speed * flops_per_position(model) / PEAK
+        mfu = speed * flops_per_position(model) / (gpus * PEAK)
         lines.append(
             f"| {name} | {width} | {1e3 * seconds:.2f} | {speed / 1e6:.2f} | {mfu:.1%} "
             f"| {speed / anchor:.1f} |"

@@ -3,7 +3,7 @@
 Shapes: B embeddings, E their dimension, M candidates, N earlier embeddings, L pieces of a text with END.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -39,10 +39,11 @@ class EmbeddingLoss:
     Args:
         config: weights of the parts.
         decoder: whose weights do not require gradients; None where its part has no weight.
+        guides: trained models whose mean output soft labels follow, instead of the target.
     """
 
-    def __init__(self, config: LossConfig, decoder: RET | None = None) -> None:
-        self._config, self._decoder = config, decoder
+    def __init__(self, config: LossConfig, decoder: RET | None = None, guides: Sequence[Model] = ()) -> None:
+        self._config, self._decoder, self._guides = config, decoder, guides
         self._likelihood = LikelihoodLoss()
 
     def __call__(self, model: Model, batch: EmbeddingBatch) -> Tensor:
@@ -52,12 +53,20 @@ class EmbeddingLoss:
         config = self._config
         loss = output_BE.new_zeros(())
         if config.contrast:
-            loss = loss + config.contrast * info_nce(output_BE, batch, config)
+            loss = loss + config.contrast * info_nce(output_BE, batch, config, self._guided(batch, history))
         if config.cosine:
             loss = loss + config.cosine * (1 - (output_BE * batch.target_BE).sum(1).mean())
         if self._decoder is not None and batch.pieces_BL.shape[1]:
             loss = loss + config.likelihood * self._text_loss(self._decoder, output_BE, batch)
         return loss
+
+    @torch.no_grad()
+    def _guided(self, batch: EmbeddingBatch, history: tuple[Tensor, ...]) -> Tensor:
+        """(B, E), unit length: what soft labels are near to."""
+        if not self._guides:
+            return batch.target_BE
+        outputs = [guide(batch.source_BE, *history) for guide in self._guides]
+        return F.normalize(torch.stack(outputs).mean(0), dim=1)
 
     def _text_loss(self, decoder: RET, output_BE: Tensor, batch: EmbeddingBatch) -> Tensor:
         """Nats a piece of the first few texts."""
@@ -67,18 +76,21 @@ class EmbeddingLoss:
         return self._likelihood(decoder, texts)
 
 
-def info_nce(output_BE: Tensor, batch: EmbeddingBatch, config: LossConfig) -> Tensor:
+def info_nce(
+    output_BE: Tensor, batch: EmbeddingBatch, config: LossConfig, near_BE: Tensor | None = None
+) -> Tensor:
     """How far each output is from its target, measured by the negatives: cross entropy in nats, mean.
 
     van den Oord et al. 2018, Representation learning with contrastive predictive coding. With `soft`, what is
-    wanted is spread over the negatives by how near the teacher finds them to the target, as Hinton et al.
+    wanted is spread over the negatives by how near they are to the target, or to `near_BE`, as Hinton et al.
     2015 soften labels: most negatives are wrong, and some say the same in other words.
     """
     scores_BM = _scores(output_BE, batch) / config.temperature
     hard = (scores_BM.logsumexp(1) - scores_BM[:, 0]).mean()
     if not config.soft:
         return hard
-    wanted_BM = (_scores(batch.target_BE, batch) / config.soft_temperature).softmax(1)
+    near_BE = batch.target_BE if near_BE is None else near_BE
+    wanted_BM = (_scores(near_BE, batch) / config.soft_temperature).softmax(1)
     found_BM = scores_BM.log_softmax(1).clamp(min=-1e4)  # what is no negative is wanted by 0: 0 times inf
     soft: Tensor = -(wanted_BM * found_BM).sum(1).mean()
     return (1 - config.soft) * hard + config.soft * soft

@@ -29,6 +29,7 @@ class MLPConfig(Settings):
     hidden: PositiveInt = Field(description="width of both hidden layers")
     history: NonNegativeInt = Field(0, description="earlier embeddings that are read beside the last")
     dropout: Share = Field(0.0, description="of the numbers of the hidden layers, in training")
+    skip: bool = Field(False, description="whether the output begins as the embedding that is read")
 
 
 class MLP(nn.Module):
@@ -42,6 +43,9 @@ class MLP(nn.Module):
         self.middle = nn.Linear(config.hidden, config.hidden)
         self.leave = nn.Linear(config.hidden, config.embedding_dimension)
         self.dropout = nn.Dropout(config.dropout)
+        self.kept = nn.Parameter(torch.ones(config.embedding_dimension)) if config.skip else None
+        if config.skip:
+            nn.init.normal_(self.leave.weight, std=0.2 / config.hidden**0.5)
 
     def forward(
         self, embeddings_BE: Tensor, earlier_BNE: Tensor | None = None, present_BN: Tensor | None = None
@@ -54,7 +58,10 @@ class MLP(nn.Module):
             before_BNE[:, count - kept :] = (earlier_BNE * present_BN[..., None])[:, -kept:]
         scaled = torch.cat([before_BNE.flatten(1), embeddings_BE], 1) * math.sqrt(embeddings_BE.shape[1])
         hidden = self.dropout(F.gelu(self.enter(scaled.to(dtype))))
-        return F.normalize(self.leave(self.dropout(F.gelu(self.middle(hidden)))).float(), dim=-1)
+        output_BE = self.leave(self.dropout(F.gelu(self.middle(hidden))))
+        if self.kept is not None:
+            output_BE = output_BE + self.kept * scaled[:, -embeddings_BE.shape[1] :].to(dtype)
+        return F.normalize(output_BE.float(), dim=-1)
 
 
 def equal_width(parameters: int, embedding_dimension: int, history: int = 0) -> int:

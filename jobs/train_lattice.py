@@ -32,6 +32,10 @@ def main(
     history: Annotated[int | None, typer.Option(help="Earlier texts that are read too. Default: 0.")] = None,
     model: Annotated[str | None, typer.Option(help="lattice, or mlp of as many parameters.")] = None,
     base: Annotated[str | None, typer.Option("--from", help="Checkpoint to start from.")] = None,
+    guide: Annotated[
+        list[str] | None,
+        typer.Option(help="Trained MLP whose output is learned too, by loss.soft. May be repeated."),
+    ] = None,
     noise: Annotated[float | None, typer.Option(help="Largest length of noise on what is read.")] = None,
     likelihood: Annotated[float | None, typer.Option(help="Weight of the text by a frozen RET.")] = None,
     batch: Annotated[int | None, typer.Option(help="Embeddings a step. Default: 1,024.")] = None,
@@ -72,6 +76,7 @@ def main(
         "history": history,
         "model": model,
         "base": base,
+        "guides": guide or None,
         "damage": {"noise": noise} if noise is not None else None,
         "loss": {"likelihood": likelihood},
         "loop": {"batch": batch},

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from cellular.checkpoint_files import find_checkpoint
 from cellular.errors import CellularError
-from cellular.lattice import Lattice3D, LatticeCheckpoint, save_lattice
-from cellular.mlp import MLPCheckpoint, save_mlp
+from cellular.lattice import Lattice3D, LatticeCheckpoint, load_lattice, save_lattice
+from cellular.mlp import MLPCheckpoint, load_mlp, save_mlp
 from cellular.training.groups import COLUMNS
 from cellular.training.lattice import make_model
 from cellular.training.lattice_config import TrainLatticeConfig
@@ -21,7 +21,9 @@ DECIDES = {
     "pairs": True,
     "model": True,
     "lattice": True,
+    "mlp": True,
     "base": True,
+    "guides": True,
     "history": True,
     "forget": True,
     "damage": True,
@@ -31,8 +33,11 @@ DECIDES = {
 
 
 def _recipe(config: TrainLatticeConfig, restart: bool, track: Track) -> Recipe:
-    if config.base:
-        config = config.model_copy(update={"base": str(find_checkpoint(config.base).absolute())})
+    found = {
+        "base": str(find_checkpoint(config.base).absolute()) if config.base else None,
+        "guides": tuple(str(find_checkpoint(guide).absolute()) for guide in config.guides),
+    }
+    config = config.model_copy(update=found)
     return Recipe(
         config=config,
         work=LATTICE_WORK,
@@ -65,22 +70,17 @@ def _make_data(config: TrainLatticeConfig, folder: Path, restart: bool, track: T
 
 
 def _check_teacher(config: TrainLatticeConfig, fingerprint: str, dimension: int) -> None:
-    """See that the base reads what the teacher gives."""
-    if config.base is None:
-        return
-    base = _read_base(config.base, config.model)
-    if base != fingerprint:
-        raise CellularError(
-            f"{config.base} reads embeddings of {base}, not of {config.data.teacher.name} ({fingerprint}): "
-            "train a new one"
-        )
-
-
-def _read_base(base: str, model: str) -> str:
-    from cellular.lattice import load_lattice
-    from cellular.mlp import load_mlp
-
-    return load_mlp(base).teacher if model == "mlp" else load_lattice(base).teacher
+    """See that base and guides read what the teacher gives."""
+    read = {guide: load_mlp(guide).teacher for guide in config.guides}
+    if config.base:
+        load = load_mlp if config.model == "mlp" else load_lattice
+        read[config.base] = load(config.base).teacher
+    for name, teacher in read.items():
+        if teacher != fingerprint:
+            raise CellularError(
+                f"{name} reads embeddings of {teacher}, not of {config.data.teacher.name} ({fingerprint}): "
+                "train a new one"
+            )
 
 
 def _export(config: TrainLatticeConfig, path: Path, trained: Trained) -> None:

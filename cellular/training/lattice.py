@@ -32,19 +32,32 @@ EVALUATED = 16  # passes of held-out texts, at most
 
 def make_model(config: TrainLatticeConfig, dimension: int) -> Lattice3D | MLP:
     """A new model, or the base's; an MLP has as many parameters as the lattice would have."""
-    if config.base:
-        base = config.base
-        return load_mlp(base).mlp if config.model == "mlp" else load_lattice(base).lattice
     history = (config.lattice.history or HISTORY) if config.history else None
+    if config.base:
+        return load_mlp(config.base).mlp if config.model == "mlp" else _continued(config, history)
     shape = config.lattice.model_copy(update={"embedding_dimension": dimension, "history": history})
     lattice = Lattice3D(shape)
     if config.model == "lattice":
         return lattice
-    hidden = equal_width(count_parameters(lattice)["all"], dimension, config.history)
-    dropout = config.lattice.dropout
+    equal = equal_width(count_parameters(lattice)["all"], dimension, config.history)
     return MLP(
-        MLPConfig(embedding_dimension=dimension, hidden=hidden, history=config.history, dropout=dropout)
+        MLPConfig(
+            embedding_dimension=dimension,
+            hidden=config.mlp.hidden or equal,
+            history=config.history,
+            dropout=config.lattice.dropout,
+            skip=config.mlp.skip,
+        )
     )
+
+
+def _continued(config: TrainLatticeConfig, history: int | None) -> Lattice3D:
+    """The base's lattice, with this training's dropout and, where it has none yet, a new part for history."""
+    base = load_lattice(str(config.base)).lattice
+    update = {"dropout": config.lattice.dropout, "history": base.config.history or history}
+    lattice = Lattice3D(base.config.model_copy(update=update))
+    lattice.load_state_dict(lattice.state_dict() | base.state_dict())
+    return lattice
 
 
 def make_trainer(config: TrainLatticeConfig, model: nn.Module) -> Trainer:
@@ -54,13 +67,15 @@ def make_trainer(config: TrainLatticeConfig, model: nn.Module) -> Trainer:
     decoder = None
     if config.loss.likelihood:
         decoder = load_checkpoint(config.loss.decoder).model.to(device).requires_grad_(False)
+    dtype = torch.bfloat16 if cuda else torch.float32
+    guides = [load_mlp(guide).mlp.to(device, dtype).requires_grad_(False) for guide in config.guides]
     return Trainer(
         model,
-        EmbeddingLoss(config.loss, decoder),
+        EmbeddingLoss(config.loss, decoder, guides),
         {name: 1 for name, weight in model.named_parameters() if _is_matrix(weight)},
         config.optimizer,
         config.schedule,
-        dtype=torch.bfloat16 if cuda else torch.float32,
+        dtype=dtype,
         graphs=cuda if config.loop.graphs is None else config.loop.graphs,
         prepare=_compile if config.loop.compile else None,
     )

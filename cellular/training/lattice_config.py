@@ -59,7 +59,7 @@ class LossConfig(Settings):
     contrast: float = Field(1.0, ge=0, description="weight of InfoNCE, in nats")
     temperature: PositiveFloat = Field(0.05, description="of InfoNCE")
     soft: Share = Field(0.0, description="share of InfoNCE's wanted distribution that follows similarity")
-    soft_temperature: PositiveFloat = Field(0.1, description="of that similarity, among the targets")
+    soft_temperature: PositiveFloat = Field(0.1, description="of that similarity, to targets or by guides")
     extra: NonNegativeInt = Field(
         2_048, description="targets of other texts that are wrong, besides the batch's"
     )
@@ -67,6 +67,15 @@ class LossConfig(Settings):
     likelihood: float = Field(0.0, ge=0, description="weight of the target's text by a frozen RET decoder")
     decoder: str = Field("ret-all-MiniLM-L6-v2", description="that decoder: a name or a folder")
     decoded: PositiveInt = Field(256, description="texts of a pass that it is asked for")
+
+
+class MLPShape(Settings):
+    """What an MLP looks like, where one is trained."""
+
+    hidden: PositiveInt | None = Field(
+        None, description="width of its layers; None: as many parameters as the lattice would have"
+    )
+    skip: bool = Field(False, description="whether its output begins as its input")
 
 
 class LatticeOptimizerConfig(OptimizerConfig):
@@ -110,7 +119,11 @@ class TrainLatticeConfig(TrainingConfig):
     pairs: PairsConfig | None = Field(None, description="for map")
     model: Literal["lattice", "mlp"] = Field("lattice", description="mlp: of as many parameters")
     lattice: LatticeConfig = LatticeConfig()
+    mlp: MLPShape = MLPShape()
     base: str | None = Field(None, description="checkpoint to start from: a name or a folder")
+    guides: tuple[str, ...] = Field(
+        (), description="folders of trained MLPs whose mean output soft labels follow; needs loss.soft"
+    )
     history: NonNegativeInt = Field(0, description="earlier texts of the group that are read too, for map")
     forget: Share = Field(0.5, description="share of the sources whose history is cut at a random place")
     damage: DamageConfig = DamageConfig()
@@ -137,4 +150,6 @@ class TrainLatticeConfig(TrainingConfig):
             raise ValueError("map needs pairs, reconstruct has none: give --group or --source and --target")
         if self.history and not (self.pairs and self.pairs.order):
             raise ValueError("history needs pairs with an order: what came before is not known")
+        if self.guides and not self.loss.soft:
+            raise ValueError("guides need loss.soft above 0: the share of what is wanted that follows them")
         return self

@@ -68,6 +68,17 @@ def test_a_soft_infonce_is_least_where_outputs_are_as_similar_to_candidates_as_t
     assert all(info_nce(unit(8, 16), batch_of(target_BE, keys_B), config) > loss.detach() for _ in range(10))
 
 
+def test_guides_stand_for_the_targets_in_soft_labels() -> None:
+    target_BE, guided_BE = unit(8, 16), unit(8, 16)
+    batch = batch_of(target_BE, torch.arange(8))
+    config = LossConfig(soft=0.999999, soft_temperature=0.05, cosine=0.0)
+    halves = [F.normalize(guided_BE + way * 0.3 * target_BE.roll(1, 0), dim=1) for way in (1, -1)]
+    mean_BE = F.normalize(torch.stack(halves).mean(0), dim=1)
+    loss = EmbeddingLoss(config, guides=[lambda _, half=half: half for half in halves])
+    least = loss(lambda _: mean_BE, batch)
+    assert all(loss(lambda _, other=other: other, batch) > least for other in (target_BE, unit(8, 16)))
+
+
 def test_the_parts_of_the_loss_add_up_by_their_weights() -> None:
     batch = batch_of(unit(6, 16), torch.arange(6))
     model = torch.nn.Linear(16, 16, bias=False)

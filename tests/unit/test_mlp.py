@@ -50,3 +50,10 @@ def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text.replace('"hidden": 24', '"hidden": 25'))
     with pytest.raises(CellularError, match=r"not of the shape in its config\.json: restore both"):
         load_mlp(tmp_path)
+
+
+def test_with_a_skip_the_output_begins_as_the_input(tmp_path: Path) -> None:
+    mlp = MLP(CONFIG.model_copy(update={"skip": True})).eval()
+    assert float((mlp(SOURCE_BE) * SOURCE_BE).sum(1).detach().min()) > 0.9
+    save_mlp(tmp_path, MLPCheckpoint(mlp, "hash:0001"))
+    assert torch.equal(load_mlp(tmp_path).mlp(SOURCE_BE), mlp(SOURCE_BE))

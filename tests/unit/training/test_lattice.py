@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from cellular.decoders.ret.vocabulary import Vocabulary
-from cellular.lattice import Lattice3D, LatticeConfig, count_parameters
-from cellular.mlp import MLP
+from cellular.lattice import Lattice3D, LatticeCheckpoint, LatticeConfig, count_parameters, save_lattice
+from cellular.mlp import MLP, MLPCheckpoint, save_mlp
 from cellular.teachers import HashTeacher
 from cellular.training.groups import write_groups
 from cellular.training.lattice import EmbeddingSource, flops_per_embedding, make_model, make_trainer
@@ -150,6 +150,47 @@ def test_the_mlp_beside_a_lattice_has_as_many_parameters() -> None:
         assert 0.99 * wanted < sum(weight.numel() for weight in mlp.parameters()) <= wanted
 
 
+def test_a_width_that_is_given_is_the_mlps() -> None:
+    mlp = make_model(configure(model="mlp", mlp={"hidden": 40, "skip": True}), 32)
+    assert isinstance(mlp, MLP) and (mlp.config.hidden, mlp.config.skip) == (40, True)
+
+
+def test_a_lattice_without_history_is_continued_with_one(tmp_path: Path) -> None:
+    base = make_model(configure(), 32)
+    assert isinstance(base, Lattice3D)
+    save_lattice(tmp_path, LatticeCheckpoint(base, "hash:0001"))
+    pairs = PairsConfig(group="dialogue", order="turn")
+    config = configure(objective="map", pairs=pairs, history=2, base=str(tmp_path), lattice={"dropout": 0.25})
+    lattice = make_model(config, 32)
+    assert isinstance(lattice, Lattice3D) and lattice.config.dropout == 0.25 and lattice.history is not None
+    kept = lattice.state_dict()
+    assert all(torch.equal(kept[name], weight) for name, weight in base.state_dict().items())
+
+
+def test_a_lattice_learns_from_a_guide(table: pa.Table, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    pairs = PairsConfig(group="dialogue", order="turn")
+    guide = make_model(configure(model="mlp"), 32)
+    assert isinstance(guide, MLP)
+    save_mlp(tmp_path, MLPCheckpoint(guide, "hash:0001"))
+    loss = {"extra": 8, "soft": 0.99, "soft_temperature": 0.05}
+    config = configure(
+        objective="map", pairs=pairs, guides=[str(tmp_path)], loss=loss, optimizer={"average_steps": 0}
+    )
+    trainer, source = make_trainer(config, make_model(config, 32)), source_of(table, config)
+    guide.eval()
+
+    def likeness() -> float:
+        probe_BE = torch.from_numpy(HashTeacher(32).encode(DIALOGUES[0]))
+        with torch.inference_mode():
+            return float((trainer.model.eval()(probe_BE) * guide(probe_BE)).sum(1).mean())
+
+    before = likeness()
+    for step in range(60):
+        trainer.step(source.draw(step)[0], 0.0)
+    assert likeness() > before + 0.1
+
+
 def make_model_like(config: TrainLatticeConfig) -> Lattice3D:
     model = make_model(config.model_copy(update={"model": "lattice"}), 384)
     assert isinstance(model, Lattice3D)
@@ -170,6 +211,7 @@ def test_work_is_counted_by_the_products_of_a_pass() -> None:
         ({"objective": "map", "pairs": {"source": "a"}}, "source and target need each other"),
         ({"objective": "map", "pairs": {"order": "a"}}, "give either group"),
         ({"objective": "map", "pairs": {"group": "a"}, "history": 2}, "history needs pairs with an order"),
+        ({"guides": ["a"]}, r"guides need loss\.soft above 0"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
