@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _CHUNK = 256  # tokens that a thread takes through all layers: what lies between them fits its cache
-_LEAST_COSINE = 0.9998  # of a probe to sentence-transformers' own vector
+_LEAST_COSINE = 0.9998
 _WINDOW = 16_384  # texts tokenised at a time, so that memory does not follow the number of texts
 
 

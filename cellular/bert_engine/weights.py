@@ -106,7 +106,8 @@ def read_weights(folder: Path, precision: Precision) -> Weights:
                     f"encoder.layer.{number}",
                     hidden // heads,
                     share,
-                    precision == "fp32" or number == config["num_hidden_layers"] - 1,
+                    2 if precision == "fp32" or number == config["num_hidden_layers"] - 1 else 1,
+                    INPUT_PARTS[precision],
                 )
                 for number in range(config["num_hidden_layers"])
             ]
@@ -148,10 +149,11 @@ def _checked_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _layer(read: Callable[[str], FloatArray], name: str, head: int, share: int, split: bool) -> Layer:
-    parts = 2 if split else 1
+def _layer(
+    read: Callable[[str], FloatArray], name: str, head: int, share: int, attention: int, rest: int
+) -> Layer:
 
-    def linear(*names: str, first_factor: float = 1, columns: int | None = None) -> Linear:
+    def linear(parts: int, *names: str, first_factor: float = 1, columns: int | None = None) -> Linear:
         weights = [read(f"{name}.{part}.weight") for part in names]
         biases = [read(f"{name}.{part}.bias") for part in names]
         weights[0], biases[0] = (np.float32(first_factor) * array for array in (weights[0], biases[0]))
@@ -159,10 +161,10 @@ def _layer(read: Callable[[str], FloatArray], name: str, head: int, share: int, 
 
     projections = (f"attention.self.{part}" for part in ("query", "key", "value"))
     return Layer(
-        linear(*projections, first_factor=head**-0.5),  # so that scores need no factor
-        linear("attention.output.dense"),
-        linear("intermediate.dense"),
-        linear("output.dense", columns=share),
+        linear(attention, *projections, first_factor=head**-0.5),  # so that scores need no factor
+        linear(attention, "attention.output.dense"),
+        linear(rest, "intermediate.dense"),
+        linear(rest, "output.dense", columns=share),
         _norm(read, f"{name}.attention.output"),
         _norm(read, f"{name}.output"),
     )

@@ -10,7 +10,6 @@ second is what rounding took from the first. The product of both second parts is
 #include "lanes.h"
 
 #define TILE 512 /* numbers of a tile */
-#define AHEAD 2  /* tiles that are fetched before they are multiplied */
 #define BLOCK 32 /* rows and columns of what is computed at once: two tiles by two, four sums in registers */
 
 typedef uint16_t Brain; /* bfloat16 */
@@ -53,11 +52,6 @@ INLINE void multiply_tiles(void) {
     _tile_dpbf16ps(3, 5, 7);
 }
 
-INLINE void prefetch(const Brain *tile, int lines, int level) {
-    for (int i = 0; i < lines; i++)
-        level == 1 ? _mm_prefetch(tile + 32 * i, _MM_HINT_T0) : _mm_prefetch(tile + 32 * i, _MM_HINT_T1);
-}
-
 /* A block of sums that is to become the inputs of another product. */
 typedef struct {
     int rows; /* BLOCK, or 0 where there is none */
@@ -87,8 +81,6 @@ INLINE void multiply(const Brain *upper, const Brain *lower, const Brain *weight
     int at_once = (BLOCK * 32 + columns - 1) / columns;
     for (int column = 0, row = 0; column < columns; column += 32, row += at_once) {
         load_weights(weights);
-        prefetch(upper + AHEAD * INPUT_PARTS * TILE, 16 * INPUT_PARTS, 1);
-        prefetch(lower + AHEAD * INPUT_PARTS * TILE, 16 * INPUT_PARTS, 1);
         if (INPUT_PARTS == 2) {
             load_inputs(upper + TILE, lower + TILE);
             multiply_tiles();
@@ -100,7 +92,7 @@ INLINE void multiply(const Brain *upper, const Brain *lower, const Brain *weight
             multiply_tiles();
         }
         finish(waiting, row, at_once);
-        prefetch(soon, lines, 2);
+        for (int i = 0; i < lines; i++) _mm_prefetch(soon + 32 * i, _MM_HINT_T1);
         upper += INPUT_PARTS * TILE, lower += INPUT_PARTS * TILE, weights += 2 * parts * TILE, soon += 32 * lines;
     }
     _tile_stored(0, to, 4 * to_stride);
