@@ -6,7 +6,8 @@ GELU, normalisation, sums, pooling.
 
 "bf16" rounds both factors of the products to bfloat16, but for the weights of the last attention: it
 brings the mean cosine to vectors of fp32 above .99999. "fp32" splits each number into the sum of two of them
-and multiplies three times: 16 bits of each factor where fp32 has 24, at half the speed. Its cosine is 1 - 1e-10.
+and multiplies three times: 16 bits of each factor where fp32 has 24, at half the speed. Its
+cosine is 1 - 1e-10.
 """
 
 from cellular.bert_engine.encoder import BertEncoder
