@@ -1,4 +1,4 @@
-"""Embedding of real sentences: SentenceTransformer.encode beside this project's teacher.
+"""Embedding of real sentences: SentenceTransformer.encode beside the teacher in C and by OpenVINO.
 
     python benchmarks/bench_teacher.py [--sentences 1000] [--rounds 5] [--report FILE.md]
 
@@ -23,9 +23,11 @@ import torch
 import typer
 from tqdm import tqdm
 
+from cellular.bert_engine import BertEncoder
 from cellular.config import TeacherConfig
 from cellular.encoders import OpenVINOEncoder, available_threads
-from cellular.graphs import exported, load_sentence_transformer
+from cellular.errors import CellularError
+from cellular.graphs import UnsupportedModelError, exported, load_sentence_transformer
 from cellular.int8_graphs import neighbour_agreement, quantised
 from cellular.teachers import find_model, fingerprint
 from cellular.types import FloatArray
@@ -85,17 +87,22 @@ def load_variants(threads: int) -> dict[str, Variant]:
     def naive(texts: Sequence[str]) -> FloatArray:
         return np.concatenate([default(texts[start : start + 32]) for start in range(0, len(texts), 32)])
 
-    def ours(precision: str) -> Variant:
+    def openvino(precision: str) -> Variant:
         settings = {"name": MODEL, "precision": precision, "threads": threads}
         used = int8_graph if precision == "int8" else graph
         return OpenVINOEncoder(used, TeacherConfig.model_validate(settings)).encode
 
+    kernel: dict[str, Variant] = {}
+    try:
+        for precision in ("fp32", "bf16"):
+            kernel[f"C, {precision}"] = BertEncoder(folder, graph, precision, threads).encode
+    except (UnsupportedModelError, CellularError) as error:
+        print(f"without the kernel in C: {error}")
     return {
         "SentenceTransformer.encode(all)": default,
         "the same, 32 rows a call in corpus order": naive,
-        "cellular, fp32": ours("fp32"),
-        "cellular, bf16": ours("bf16"),
-        "cellular, int8": ours("int8"),
+        **{f"OpenVINO, {precision}": openvino(precision) for precision in ("fp32", "bf16", "int8")},
+        **kernel,
     }
 
 

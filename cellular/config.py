@@ -27,7 +27,9 @@ class TeacherConfig(Settings):
         "auto", description="auto: bf16 where the processor multiplies it natively, else fp32; never int8"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch_tokens: PositiveInt = Field(1024, description="tokens in one forward pass, padding counted")
+    batch_tokens: PositiveInt = Field(
+        1024, description="tokens in one forward pass, padding counted; the one in C takes its own"
+    )
     threads: PositiveInt | None = Field(None, description="None: every core this process may use")
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""The forward pass of a sentence-transformers model: OpenVINO on CPUs, torch on GPUs."""
+"""The forward pass of a sentence-transformers model: C or OpenVINO on CPUs, torch on GPUs."""
 
 import json
 import logging
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cellular.batches import padded, token_batches, tokenised
+from cellular.bert_engine import BertEncoder, Precision
 from cellular.config import TeacherConfig
 from cellular.errors import CellularError
 from cellular.graphs import UnsupportedModelError, exported, load_sentence_transformer
@@ -31,6 +32,10 @@ class Encoder(Protocol):
         """D of the vectors."""
 
     @property
+    def engine(self) -> str:
+        """What computes: "C", "OpenVINO" or "torch"."""
+
+    @property
     def precision(self) -> str:
         """The arithmetic it computes in."""
 
@@ -49,10 +54,16 @@ def load_encoder(folder: Path, fingerprint: str, config: TeacherConfig) -> Encod
     if _uses_cuda(config):
         return TorchEncoder(load_sentence_transformer(folder, "cuda"), config)
     try:
-        return OpenVINOEncoder(exported(folder, fingerprint), config)
+        graph = exported(folder, fingerprint)
     except UnsupportedModelError as error:
         logger.warning("teacher %s runs on torch, several times slower: %s", config.name, error)
         return TorchEncoder(load_sentence_transformer(folder, "cpu"), config)
+    precision: Precision = "fp32" if config.precision == "fp32" else "bf16"  # native wherever this loads
+    try:
+        return BertEncoder(folder, graph, precision, config.threads or available_threads())
+    except (UnsupportedModelError, CellularError) as error:
+        logger.info("teacher %s runs on OpenVINO, not in C: %s", config.name, error)
+        return OpenVINOEncoder(graph, config)
 
 
 def _int8_encoder(folder: Path, fingerprint: str, config: TeacherConfig) -> Encoder:
@@ -71,6 +82,8 @@ class OpenVINOEncoder:
 
     A text's vector depends on the other texts of its batch by less than 1e-3 in bf16 and 1e-5 in fp32.
     """
+
+    engine = "OpenVINO"
 
     def __init__(self, folder: Path, config: TeacherConfig) -> None:
         import openvino

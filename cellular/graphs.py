@@ -13,16 +13,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cellular.errors import CellularError
+from cellular.types import FloatArray
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
 _FILES = ("graph.xml", "graph.bin", "tokenizer.json")
-_PROBES = ("a", "Two of a batch, padded.", "A text that is longer than the model reads. " * 100)
+PROBES: Final = ("a", "Two of a batch, padded.", "A text that is longer than the model reads. " * 100)
+"""graph.json has their vectors, so that whatever computes the model otherwise can be checked without it."""
 
 
 class UnsupportedModelError(Exception):
@@ -109,8 +111,9 @@ def _export(folder: Path, target: Path) -> None:
     _save_graph(model, target)
     _save_tokenizer(model, target)
     prompt = model.prompts.get(model.default_prompt_name or "") or ""
-    _check_equal(model, target, prompt)
-    save_settings(target, {"dimension": model.get_embedding_dimension(), "prompt": prompt})
+    probes = [[round(float(number), 6) for number in row] for row in _check_equal(model, target, prompt)]
+    settings = {"dimension": model.get_embedding_dimension(), "prompt": prompt, "probes": probes}
+    save_settings(target, settings)
 
 
 def _save_tokenizer(model: "SentenceTransformer", target: Path) -> None:
@@ -146,28 +149,31 @@ def _save_graph(model: "SentenceTransformer", target: Path) -> None:
     openvino.save_model(graph, target / "graph.xml", compress_to_fp16=False)
 
 
-def _check_equal(model: "SentenceTransformer", target: Path, prompt: str) -> None:
-    """The graph on a padded batch against sentence-transformers."""
+def _check_equal(model: "SentenceTransformer", target: Path, prompt: str) -> FloatArray:
+    """sentence-transformers' vectors of PROBES, (N, D), which the graph has been found to give."""
     import openvino
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(target / "tokenizer.json"))
     tokenizer.enable_padding()
-    batch = tokenizer.encode_batch([prompt + text for text in _PROBES])
+    batch = tokenizer.encode_batch([prompt + text for text in PROBES])
     graph = openvino.compile_model(target / "graph.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     vectors = graph(
         {"input_ids": [row.ids for row in batch], "attention_mask": [row.attention_mask for row in batch]}
     )[0]
-    expected = model.encode(list(_PROBES), normalize_embeddings=True, show_progress_bar=False)
+    expected: FloatArray = model.encode(list(PROBES), normalize_embeddings=True, show_progress_bar=False)
     cosine = float((vectors * expected).sum(axis=1).min())
     if not cosine > 0.9999:
         raise UnsupportedModelError(f"its exported graph gives other vectors (cosine {cosine:.5f})")
+    return expected
 
 
 def _intact(target: Path) -> bool:
     try:
         settings = json.loads((target / "graph.json").read_text(encoding="utf-8"))
-        return all(_sha256(target / name) == settings["sha256"][name] for name in _FILES)
+        return "probes" in settings and all(
+            _sha256(target / name) == settings["sha256"][name] for name in _FILES
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

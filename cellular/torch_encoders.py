@@ -36,6 +36,7 @@ class TorchEncoder:
     are fp32. A model whose vectors would differ is run by its own `encode`, batch by batch.
     """
 
+    engine = "torch"
     neighbour_agreement: float | None = None
 
     def __init__(self, model: "SentenceTransformer", config: TeacherConfig) -> None:

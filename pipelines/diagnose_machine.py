@@ -16,7 +16,7 @@ from cellular.config import INT8, TeacherConfig
 from cellular.decoders import default_bank_path
 from cellular.errors import CellularError
 from cellular.int8_graphs import known_agreement
-from cellular.teachers import TEACHERS, load_teacher
+from cellular.teachers import TEACHERS, SentenceTransformerTeacher, load_teacher
 
 LIBRARIES = ("torch", "sentence-transformers", "openvino", "faiss-cpu", "pyarrow", "ray", "fastapi", "lmdb")
 GIB = 1 << 30
@@ -74,9 +74,10 @@ def check_teachers() -> Iterator[Finding]:
             yield Finding(f"teacher {name}", "problem", "does not load", str(error))
         else:
             seconds = time.perf_counter() - start
-            yield Finding(
-                f"teacher {name}", "ok", f"{teacher.dimension} dimensions, ready in {seconds:.1f} s"
-            )
+            detail = f"{teacher.dimension} dimensions, ready in {seconds:.1f} s"
+            if isinstance(teacher, SentenceTransformerTeacher):
+                detail += f", {teacher.precision} by {teacher.engine}"
+            yield Finding(f"teacher {name}", "ok", detail)
             agreement = known_agreement(teacher.fingerprint)
             if agreement is not None:
                 detail = f"the same nearest neighbour as in fp32 for {agreement:.1%} of held-out sentences"
