@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from pydoc_data.topics import topics
-from typing import Annotated
+from typing import Annotated, get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -23,7 +23,7 @@ import torch
 import typer
 from tqdm import tqdm
 
-from cellular.bert_engine import BertEncoder
+from cellular.bert_engine import BertEncoder, Precision
 from cellular.config import TeacherConfig
 from cellular.encoders import OpenVINOEncoder, available_threads
 from cellular.errors import CellularError
@@ -94,7 +94,7 @@ def load_variants(threads: int) -> dict[str, Variant]:
 
     kernel: dict[str, Variant] = {}
     try:
-        for precision in ("fp32", "bf16"):
+        for precision in get_args(Precision):
             kernel[f"C, {precision}"] = BertEncoder(folder, graph, precision, threads).encode
     except (UnsupportedModelError, CellularError) as error:
         print(f"without the kernel in C: {error}")

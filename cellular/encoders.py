@@ -58,7 +58,7 @@ def load_encoder(folder: Path, fingerprint: str, config: TeacherConfig) -> Encod
     except UnsupportedModelError as error:
         logger.warning("teacher %s runs on torch, several times slower: %s", config.name, error)
         return TorchEncoder(load_sentence_transformer(folder, "cpu"), config)
-    precision: Precision = "fp32" if config.precision == "fp32" else "bf16"  # native wherever this loads
+    precision: Precision = "bf16" if config.precision == "auto" else config.precision
     try:
         return BertEncoder(folder, graph, precision, config.threads or available_threads())
     except (UnsupportedModelError, CellularError) as error:
@@ -97,7 +97,8 @@ class OpenVINOEncoder:
         self._batch_tokens = config.batch_tokens
         core = openvino.Core()
         native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self.precision = ("bf16" if native else "fp32") if config.precision == "auto" else config.precision
+        chosen = {"auto": "bf16" if native else "fp32", "bf16x2": "fp32"}
+        self.precision = chosen.get(config.precision, config.precision)
         threads = config.threads or available_threads()
         options = {
             "INFERENCE_PRECISION_HINT": _FLOATS[self.precision],

@@ -47,7 +47,7 @@ class TorchEncoder:
         self._model = model.eval()
         self._device = model.device.type
         cpu = self._device == "cpu"
-        fp32 = config.precision == "fp32" or (config.precision == "auto" and cpu)
+        fp32 = config.precision in ("fp32", "bf16x2") or (config.precision == "auto" and cpu)
         self.precision = "fp32" if fp32 else "bf16"
         self._batch_size = 32 if cpu else 512  # of sentence-transformers' own encode
         self._batch_tokens = config.batch_tokens if cpu else max(config.batch_tokens, _GPU_TOKENS)

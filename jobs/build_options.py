@@ -27,7 +27,7 @@ TextRecords = Annotated[
 Teacher = Annotated[
     str | None, typer.Option(help="A name, a folder or a hub name. Default: all-MiniLM-L6-v2.")
 ]
-Precision = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or int8. Default: auto.")]
+Precision = Annotated[str | None, typer.Option(help="auto, fp32, bf16x2, bf16 or int8. Default: auto.")]
 Embedders = Annotated[int | None, typer.Option(help="Workers that hold the teacher. Default: as fit.")]
 EmbedderGpus = Annotated[float | None, typer.Option(help="GPUs of each of them. Default: 0.")]
 Tasks = Annotated[int | None, typer.Option(help="Other tasks at once. Default: as the CPUs allow.")]

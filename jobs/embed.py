@@ -17,7 +17,7 @@ def main(
     text_column: Annotated[str, typer.Option(help="Column or key that holds the text.")] = "text",
     output: Annotated[Path | None, typer.Option("--output", "-o", help=OUTPUT)] = None,
     teacher: Annotated[str, typer.Option(help="A name, a folder or a hub name.")] = "all-MiniLM-L6-v2",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or int8.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16x2, bf16 or int8.")] = "auto",
 ) -> None:
     """Embed texts that fit in memory; a corpus that does not is for `cellular bank build`."""
     from cellular.config import TeacherConfig

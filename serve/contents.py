@@ -25,7 +25,6 @@ NEEDS: Final[dict[StageName, str]] = {
     "RETDecoder": "name a checkpoint of the banks' teacher",
     "HybridDecoder": "it needs a bank, and a checkpoint of its teacher",
     "Lattice": "name lattices of the teacher",
-    "TextToText": "name its checkpoint",
     "SessionStore": "name a bank or a lattice",
 }
 
@@ -123,9 +122,7 @@ def _lattices(config: ServeConfig, space: Space) -> dict[str, str]:
     return found
 
 
-def _text_to_text(config: ServeConfig) -> str | None:
-    if config.text_to_text is None and cct.DEFAULT_CHECKPOINT not in packaged_checkpoints():
-        return None
+def _text_to_text(config: ServeConfig) -> str:
     name = config.text_to_text or cct.DEFAULT_CHECKPOINT
     find_checkpoint(name)
     return _located(name)

@@ -5,9 +5,9 @@ a text's vector does not depend on the others, nor on the threads. All but the p
 GELU, normalisation, sums, pooling.
 
 "bf16" rounds both factors of the products to bfloat16, but for the weights of the last attention: it
-brings the mean cosine to vectors of fp32 above .99999. "fp32" splits each number into the sum of two of them
-and multiplies three times: 16 bits of each factor where fp32 has 24, at half the speed. Its
-cosine is 1 - 1e-10.
+brings the mean cosine to vectors of fp32 to .99999. "bf16x2" splits every weight into the sum of two, and
+multiplies twice. "fp32" splits the other factors too and multiplies three times: 16 bits of each factor where
+fp32 has 24, at half the speed. Its cosine is 1 - 1e-10.
 """
 
 from cellular.bert_engine.encoder import BertEncoder

@@ -27,7 +27,7 @@ class BertEncoder:
     Args:
         folder: of the model, for its weights.
         graph: its exported graph, for its tokenizer and prompt.
-        precision: "bf16" or "fp32".
+        precision: "bf16", "bf16x2" or "fp32".
         threads: that share the texts of a call.
 
     Raises:

@@ -21,8 +21,8 @@ _SETTINGS = {
     "position_embedding_type": "absolute",
     "is_decoder": False,
 }
-Precision = Literal["bf16", "fp32"]
-INPUT_PARTS: Final[dict[Precision, int]] = {"bf16": 1, "fp32": 2}
+Precision = Literal["bf16", "bf16x2", "fp32"]
+INPUT_PARTS: Final[dict[Precision, int]] = {"bf16": 1, "bf16x2": 1, "fp32": 2}
 """The bfloat16 numbers that make one input of a product."""
 
 _BLOCK = 32
@@ -106,8 +106,8 @@ def read_weights(folder: Path, precision: Precision) -> Weights:
                     f"encoder.layer.{number}",
                     hidden // heads,
                     share,
-                    2 if precision == "fp32" or number == config["num_hidden_layers"] - 1 else 1,
-                    INPUT_PARTS[precision],
+                    2 if precision != "bf16" or number == config["num_hidden_layers"] - 1 else 1,
+                    1 if precision == "bf16" else 2,
                 )
                 for number in range(config["num_hidden_layers"])
             ]

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from cellular.checkpoint_files import packaged_checkpoints
 from cellular.config import TeacherConfig
 from cellular.errors import CellularError
 from cellular.pipeline.config import (
@@ -156,12 +155,8 @@ def _bank(settings: DecoderSettings) -> _Spaces:
 
 
 def _text_to_text(settings: TextToTextSettings) -> _Spaces:
-    from cellular.cct import DEFAULT_CHECKPOINT, load_text_to_text
+    from cellular.cct import load_text_to_text
 
-    if settings.checkpoint == DEFAULT_CHECKPOINT and DEFAULT_CHECKPOINT not in packaged_checkpoints():
-        raise CellularError(
-            "no trained one comes along: make one by `cellular text-to-text train`, and give its folder"
-        )
     tasks = load_text_to_text(settings.checkpoint).model.config.tasks
     if settings.task not in (None, *tasks):
         raise CellularError(f"this model has {', '.join(tasks)}, not {settings.task!r}")

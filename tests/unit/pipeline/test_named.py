@@ -42,7 +42,10 @@ def test_what_a_pipeline_says_is_near_what_it_was_told(name: str) -> None:
     assert cosines.min() > 0.5, said
 
 
-def test_text_to_text_says_what_it_lacks() -> None:
-    message = r"text_to_text\.checkpoint: no trained one comes along: make one by `cellular text-to-text"
-    with pytest.raises(PipelineConfigError, match=message):
-        load_config("text_to_text_pipeline")
+def test_text_to_text_says_again_what_it_was_told() -> None:
+    assert FlexibleCellularPipeline("text_to_text_pipeline").generate(TEXTS) == TEXTS
+
+
+def test_a_checkpoint_that_is_not_there_is_named_with_its_setting() -> None:
+    with pytest.raises(PipelineConfigError, match=r"text_to_text\.checkpoint: no checkpoint nowhere"):
+        load_config({"mode": "text_to_text", "text_to_text": {"checkpoint": "nowhere"}})
