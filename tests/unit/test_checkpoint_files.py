@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cellular.adapter import UniversalAdapter
+from cellular.cct import load_text_to_text, save_text_to_text
 from cellular.checkpoint_files import CARD, find_checkpoint, packaged_checkpoints, read_kind
 from cellular.decoders.ret.checkpoint import load_checkpoint, save_checkpoint
 from cellular.lattice import load_lattice, save_lattice
@@ -18,6 +19,7 @@ COPIES: dict[str, Callable[[str, Path, dict[str, Any]], None]] = {
     "lattice": lambda name, folder, _: save_lattice(folder, load_lattice(name)),
     "lsa": lambda name, folder, training: LSATeacher.load(name).save(folder, training=training),
     "model": lambda name, folder, _: save_checkpoint(folder, load_checkpoint(name)),
+    "text_to_text": lambda name, folder, _: save_text_to_text(folder, load_text_to_text(name)),
 }
 
 

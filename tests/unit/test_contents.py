@@ -20,13 +20,14 @@ def other_bank(tmp_path):
 
 def test_bank_and_checkpoint_of_one_teacher_serve_every_decoder(phrases_bank, ret_checkpoint):
     contents = resolve(ServeConfig(banks=[str(phrases_bank)], checkpoint=str(ret_checkpoint)))
-    assert contents.stages == ("PhraseBankDecoder", "RETDecoder", "HybridDecoder", "SessionStore")
+    decoders = ("PhraseBankDecoder", "RETDecoder", "HybridDecoder")
+    assert contents.stages == (*decoders, "TextToText", "SessionStore")
     assert contents.teacher.name == "hash:384"
 
 
-def test_a_checkpoint_alone_serves_ret(ret_checkpoint):
+def test_a_checkpoint_alone_serves_ret_beside_what_comes_along(ret_checkpoint):
     contents = resolve(ServeConfig(checkpoint=str(ret_checkpoint)))
-    assert contents.stages == ("RETDecoder",)
+    assert contents.stages == ("RETDecoder", "TextToText")
     assert contents.banks == {}
     assert contents.teacher.name == "hash:384"
 
@@ -62,7 +63,8 @@ def test_a_lattice_of_another_teacher_is_refused(other_bank, lattice_checkpoint)
 
 def test_a_bank_of_another_teacher_is_served_without_ret_if_nobody_asked_for_it(other_bank, caplog):
     with caplog.at_level(logging.WARNING):
-        assert resolve(ServeConfig(banks=[str(other_bank)])).stages == ("PhraseBankDecoder", "SessionStore")
+        stages = resolve(ServeConfig(banks=[str(other_bank)])).stages
+    assert stages == ("PhraseBankDecoder", "TextToText", "SessionStore")
     assert "RETDecoder" in caplog.text
 
 
