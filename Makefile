@@ -19,7 +19,8 @@ demo: .venv/.installed ## build a phrase bank of this machine's own English, dec
 
 test: .venv/.installed .venv/prometheus ## run the whole test suite
 	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(BIN)/python -m pytest -n 2 tests/unit)
-	$(if $(ARGS),,$(BIN)/python -m pytest -n 2 --dist loadfile tests/browser tests/cluster tests/local)
+	$(if $(ARGS),,$(BIN)/python -m pytest tests/browser tests/cluster)
+	$(if $(ARGS),,$(BIN)/python -m pytest -n 2 --dist loadfile tests/local)
 
 check: .venv/.installed ## ruff, mypy and import-linter, as CI runs them
 	$(BIN)/ruff check .
