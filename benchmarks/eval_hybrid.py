@@ -28,6 +28,7 @@ CALLS = 33
 BATCH = 32
 METRICS = {"bleu": 1, "f1": 3, "exact_match": 3, "cosine": 3}
 Row = Callable[["Pool"], str]
+NOTHING = Candidate("", "ret", 0.0, False, 0.0)  # where all that RET writes is empty
 
 
 class Pool:
@@ -41,8 +42,8 @@ class Pool:
         proposed: list[Candidate],
         plain: list[Candidate],
     ) -> None:
-        self.decoder, self.stored, self.judged, self.proposed = decoder, stored, judged, proposed
-        self.plain = plain
+        self.decoder, self.stored, self.judged, self.plain = decoder, stored, judged, plain
+        self.proposed = proposed or [NOTHING]
 
     def by_rule(self, candidates: Sequence[Candidate]) -> str:
         """The decoder's choice."""
@@ -55,7 +56,7 @@ class Pool:
 
     def written(self) -> list[Candidate]:
         """The judged texts of RET, as many as there are calls."""
-        return [one for one in self.judged if one.source == "ret"][:CALLS]
+        return [one for one in self.judged if one.source == "ret"][:CALLS] or [NOTHING]
 
     def of_bank(self) -> list[Candidate]:
         """Phrases and what was assembled of them."""
