@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+WINDOW: Final = 16_384
+"""Texts tokenised at a time, so that memory does not follow their number."""
 
 
 class Tokens(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cellular.batches import padded, token_batches, tokenised
+from cellular.batches import WINDOW, padded, token_batches, tokenised
 from cellular.bert_engine import BertEncoder, Precision
 from cellular.config import TeacherConfig
 from cellular.errors import CellularError
@@ -21,7 +21,6 @@ from cellular.types import FloatArray
 logger = logging.getLogger(__name__)
 
 _FLOATS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # int8: of the rest; bf16 there gives wrong vectors
-_WINDOW = 16_384  # texts tokenised and sorted at a time, so that memory does not follow the number of texts
 
 
 class Encoder(Protocol):
@@ -113,8 +112,8 @@ class OpenVINOEncoder:
         """(N, D) float32 of unit length."""
         vectors = np.empty((len(texts), self.dimension), np.float32)
         with self._lock:
-            for start in range(0, len(texts), _WINDOW):
-                self._encode_window(texts[start : start + _WINDOW], vectors[start : start + _WINDOW])
+            for start in range(0, len(texts), WINDOW):
+                self._encode_window(texts[start : start + WINDOW], vectors[start : start + WINDOW])
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # exact, where the graph's own was bf16
         return vectors
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellular.batches import tokenised
+from cellular.batches import WINDOW, tokenised
 from cellular.bert_engine.library import Kernel
 from cellular.bert_engine.weights import Precision, read_weights
 from cellular.graphs import PROBES, UnsupportedModelError
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 256  # tokens that a thread takes through all layers: what lies between them fits its cache
 _LEAST_COSINE = 0.9998
-_WINDOW = 16_384  # texts tokenised at a time, so that memory does not follow the number of texts
 
 
 class BertEncoder:
@@ -57,11 +56,11 @@ class BertEncoder:
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """(N, D) float32 of unit length."""
         vectors = np.empty((len(texts), self.dimension), np.float32)
-        for start in range(0, len(texts), _WINDOW):
+        for start in range(0, len(texts), WINDOW):
             tokens = tokenised(
-                self._tokenizer, [self._prompt + text for text in texts[start : start + _WINDOW]]
+                self._tokenizer, [self._prompt + text for text in texts[start : start + WINDOW]]
             )
-            vectors[start : start + _WINDOW] = self._kernel.run(tokens, _CHUNK, self._threads)
+            vectors[start : start + WINDOW] = self._kernel.run(tokens, _CHUNK, self._threads)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cellular.ssm.native.library import CHUNK, run
+from cellular.ssm.native.library import CHUNK, contiguous, run
 
 
 def native_channels(
@@ -23,7 +23,7 @@ def scan(
     """y, the last state, and the states (B, m, N, D) before each chunk."""
     inputs = x_BLD, delta_BLD, a_ND, b_BLN, c_BLN, state_BND
     results: tuple[Tensor, Tensor, Tensor] = _room(*inputs)
-    run("channels_forward", [*_contiguous(*inputs), *results], *_sizes(x_BLD, a_ND))
+    run("channels_forward", [*contiguous(*inputs), *results], *_sizes(x_BLD, a_ND))
     return results
 
 
@@ -50,7 +50,7 @@ def scan_backward(
     """Gradients by x, Δ, A (a text each), B, C and the first state."""
     inputs = x_BLD, delta_BLD, a_ND, b_BLN, c_BLN, before_BmND, d_y_BLD, d_last_BND
     gradients: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _gradient_room(*inputs)
-    run("channels_backward", [*_contiguous(*inputs), *gradients], *_sizes(x_BLD, a_ND))
+    run("channels_backward", [*contiguous(*inputs), *gradients], *_sizes(x_BLD, a_ND))
     return gradients
 
 
@@ -88,10 +88,6 @@ def _differentiate(
 
 
 scan.register_autograd(_differentiate, setup_context=_keep)
-
-
-def _contiguous(*tensors: Tensor) -> tuple[Tensor, ...]:
-    return tuple(tensor.contiguous() for tensor in tensors)
 
 
 def _sizes(x_BLD: Tensor, a_ND: Tensor) -> tuple[int, ...]:

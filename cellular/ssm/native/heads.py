@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cellular.ssm.native.library import CHUNK, run
+from cellular.ssm.native.library import CHUNK, contiguous, run
 
 
 def native_heads(
@@ -23,7 +23,7 @@ def scan(
     """y, the last state, and the states (B, m, H, N, P) before each chunk."""
     inputs = x_BLHP, delta_BLH, a_H, b_BLN, c_BLN, state_BHPN
     results: tuple[Tensor, Tensor, Tensor] = _room(*inputs)
-    run("heads_forward", [*_contiguous(*inputs), *results], *_sizes(x_BLHP, b_BLN))
+    run("heads_forward", [*contiguous(*inputs), *results], *_sizes(x_BLHP, b_BLN))
     return results
 
 
@@ -50,7 +50,7 @@ def scan_backward(
     """Gradients by x, Δ, A (a text each), B, C and the first state."""
     inputs = x_BLHP, delta_BLH, a_H, b_BLN, c_BLN, before_BmHNP, d_y_BLHP, d_last_BHPN
     gradients: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _gradient_room(*inputs)
-    run("heads_backward", [*_contiguous(*inputs), *gradients], *_sizes(x_BLHP, b_BLN))
+    run("heads_backward", [*contiguous(*inputs), *gradients], *_sizes(x_BLHP, b_BLN))
     return gradients
 
 
@@ -91,10 +91,6 @@ def _differentiate(
 
 
 scan.register_autograd(_differentiate, setup_context=_keep)
-
-
-def _contiguous(*tensors: Tensor) -> tuple[Tensor, ...]:
-    return tuple(tensor.contiguous() for tensor in tensors)
 
 
 def _sizes(x_BLHP: Tensor, b_BLN: Tensor) -> tuple[int, ...]:

@@ -80,3 +80,8 @@ def run(name: str, tensors: Sequence[Tensor], texts: int, *sizes: int) -> None:
             failed = min(pool.map(work, bounds[:-1], bounds[1:]))
     if failed:
         raise MemoryError("no memory for the states of a scan")
+
+
+def contiguous(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The same, as `run` takes them."""
+    return tuple(tensor.contiguous() for tensor in tensors)
