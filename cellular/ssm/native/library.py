@@ -29,11 +29,14 @@ def has_native(x: Tensor, wanted: bool | None) -> bool:
     return found
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _is_there(double: bool, wanted: bool | None) -> bool:
     if wanted:
         _library(double)
     return _compiles()
+
+
+# What torch.compiler.assume_constant_result does, but for its import of torch._dynamo: 1.7 s of every process.
+_is_there._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache
