@@ -108,30 +108,44 @@ def test_killed_driver_resumes_without_embedding_a_finished_shard_twice(
     assert len(set(bank.phrases(range(len(bank))))) == PHRASES
 
 
-@pytest.mark.parametrize("stage", ["deduplicate", "index"])
-def test_stopped_in_any_stage_the_result_is_the_same(
-    tmp_path: Path, corpus: Path, uninterrupted: Manifest, stage: str
+def test_stopped_in_every_stage_and_with_other_resources_the_result_is_the_same(
+    tmp_path: Path, corpus: Path, uninterrupted: Manifest
 ) -> None:
     config = configure(tmp_path / "bank", corpus)
-    with pytest.raises(KeyboardInterrupt):
-        run(config, track=stop_at(stage, 0, KeyboardInterrupt))
-    assert current_version(config.target) is None
-    run(config, track=silent)
+    more = config.resources.model_copy(update={"embedders": 2, "embedder_cpus": 0.5})
+    finished: dict[Path, int] = {}
+    for stage, after, resources in (
+        ("deduplicate", 0, config.resources),
+        ("embed", 3, config.resources),
+        ("index", 0, more),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            run(
+                config.model_copy(update={"resources": resources}),
+                track=stop_at(stage, after, KeyboardInterrupt),
+            )
+        assert current_version(config.target) is None
+        assert finished.items() <= finished_shards(config.target).items()
+        finished = finished_shards(config.target)
+    report = run(config, track=silent)
+    assert (report.embedded, report.resumed) == (0, PHRASES)
     assert manifest(config.target).files == uninterrupted.files
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_build_with_a_word_and_its_code(
-    tmp_path: Path, corpus: Path, cluster: str, start_build: Start, number: signal.Signals
+    tmp_path: Path, corpus: Path, cluster: str, start_build: Start
 ) -> None:
+    """Twice: the second run does what the word says, and goes on."""
     config = configure(tmp_path / "bank", corpus)
-    process = start_build(config, address=cluster)
-    wait_for_shards(process, config.target, 1)
-    process.send_signal(number)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
-    assert error.endswith("stopped; run the same command to go on\n") and "Traceback" not in error
-    assert run(config, track=silent).phrases == PHRASES
+    for number in (signal.SIGINT, signal.SIGTERM):
+        finished = finished_shards(config.target)
+        process = start_build(config, address=cluster)
+        wait_for_shards(process, config.target, len(finished) + 1)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == 128 + number
+        assert error.endswith("stopped; run the same command to go on\n") and "Traceback" not in error
+        assert finished.items() <= finished_shards(config.target).items()
 
 
 def test_a_killed_worker_costs_nothing_but_time(
@@ -167,15 +181,6 @@ def test_other_settings_or_inputs_are_refused_until_restarted(tmp_path: Path, co
         run(other, track=silent)
     report = run(other, restart=True, track=silent)
     assert report.resumed == 0 and report.phrases < PHRASES
-
-
-def test_resources_may_change_between_runs(tmp_path: Path, corpus: Path) -> None:
-    config = configure(tmp_path / "bank", corpus)
-    with pytest.raises(KeyboardInterrupt):
-        run(config, track=stop_at("embed", 3, KeyboardInterrupt))
-    resources = config.resources.model_copy(update={"embedders": 2, "embedder_cpus": 0.5})
-    report = run(config.model_copy(update={"resources": resources}), track=silent)
-    assert report.resumed > 0 and report.embedded + report.resumed == PHRASES
 
 
 def test_a_published_bank_that_was_not_cleaned_up_after_is_not_published_twice(
