@@ -17,12 +17,19 @@ from cellular.training.config import TrainingConfig
 ROOT = Path(__file__).parents[2]
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"  # reports wait for a look at the workers
+os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # a process of each training, for clouds
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
     """The address of the cluster that this process is connected to."""
-    context = ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    context = ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        _system_config={"idle_worker_killing_time_threshold_ms": 60_000},  # the next stage needs it again
+    )
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False
     data.execution_no_progress_timeout_s = 60
