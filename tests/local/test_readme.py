@@ -1,4 +1,4 @@
-"""Every command and program of the README, run as it stands."""
+"""Every command and program of the README, run as it stands, on the Ray that RAY_ADDRESS names."""
 
 import ast
 import json
@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,11 +43,18 @@ def run(command: list[str], folder: Path) -> str:
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "RAY_AUTH_MODE": "disabled",
-        "RAY_ADDRESS": "",
     }
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _address(cluster: str) -> Iterator[None]:
+    """Each command would else start a Ray of its own, and end it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", cluster)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +98,7 @@ def test_a_trained_decoder_is_used_and_judged(folder: Path) -> None:
     for split, texts in (("train", ["A man sits."]), ("test", ["Two dogs run.", "A boy throws a ball."])):
         pq.write_table(pa.table({"text": texts}), folder / "held" / f"some_{split}.parquet")
     # A training of this length is not for tests.
-    commands = TRAIN.replace("--steps 20000", "--steps 2 --batch-tokens 2048 --applications 1")
+    commands = TRAIN.replace("--steps 20000", "--steps 2 --batch-tokens 2048 --applications 1 --workers 1")
     output = run(["bash", "-euo", "pipefail", "-c", commands], folder)
     assert (folder / "evaluation" / "report.html").is_file()
     assert "BLEU" in output
