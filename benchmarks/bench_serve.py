@@ -35,6 +35,7 @@ FORMS = {
     "": {},
     "throughput": {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
     "haproxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1"},
+    "both": {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"},
 }
 
 
@@ -100,6 +101,12 @@ def form_of(name: str) -> str:
     return name.partition("+")[2]
 
 
+def in_form(kind: str, form: str, names: Sequence[str]) -> str:
+    """A kind of application in the same form of Ray Serve as another, if it is measured there."""
+    name = f"{kind}+{form}" if form else kind
+    return name if name in names else kind
+
+
 def own_time(work: str) -> float:
     """Milliseconds of the workers alone, in a process of their own."""
     command = [sys.executable, "-m", "benchmarks.serve_servers", "own", work]
@@ -146,17 +153,20 @@ def idle(work: str, names: Sequence[str], rounds: int, seconds: float) -> list[s
     lines = [
         f"The workers alone take {own:.2f} ms a text.",
         "",
-        "| | p50, ms | above `process` | without workers / `noop` | `chain` / it | p99, ms | CPU, ms |",
-        "|---|---|---|---|---|---|---|",
+        "| | p50, ms | above `process` | without workers above `noop` | / `noop` | `chain` / it | p99, ms | CPU, ms |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    noop, process = found.of("noop", "p50"), found.of("process", "p50")
+    process = found.of("process", "p50")
     for name in names:
         p50 = found.of(name, "p50")
+        noop, chain = (in_form(kind, form_of(name), names) for kind in ("noop", "chain"))
+        busy = own * (name != noop)
         cells = (
             f"{p50:.1f}",
             f"{p50 - process:+.1f}",
-            f"{(p50 - own * (name != 'noop')) / noop:.2f}",
-            f"{found.times('chain', name, 'p50'):.1f}",
+            f"{p50 - busy - found.of(noop, 'p50'):+.1f}",
+            f"{(p50 - busy) / found.of(noop, 'p50'):.2f}",
+            f"{found.times(chain, name, 'p50'):.1f}",
             f"{found.of(name, 'p99'):.1f}",
             f"{found.of(name, 'cpu'):.1f}",
         )
@@ -238,6 +248,7 @@ def gathering(rounds: int, seconds: float) -> list[str]:
 
 PLAIN = ("process", "noop", "fused", "graph", "chain")
 FASTER = ("graph+throughput", "graph+haproxy")
+BOTH = tuple(f"{name}+both" for name in PLAIN if name != "process")
 Part = Callable[[int, float], list[str]]
 PARTS: dict[str, tuple[str, Part]] = {
     "light": (
@@ -246,7 +257,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     ),
     "forms": (
         "The same in Ray Serve's own faster forms",
-        lambda rounds, seconds: idle("light", [*PLAIN, *FASTER, "fused+haproxy"], rounds, seconds),
+        lambda rounds, seconds: idle("light", [*PLAIN, *FASTER, *BOTH], rounds, seconds),
     ),
     "idle": (
         "One request at a time, the default teacher and RET, 64 pieces",

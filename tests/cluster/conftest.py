@@ -25,11 +25,11 @@ CLIENTS = 4
 os.environ["RAY_AUTH_MODE"] = "disabled"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def nodes() -> Iterator[Cluster]:
     """A head that runs no replicas, and two nodes of which each could run all.
 
-    They end with the module: a process can be in one Ray only.
+    They end with these tests: a process can be in one Ray only.
     """
     head = {"num_cpus": 0, "include_dashboard": False, "_system_config": {"metrics_report_interval_ms": 1000}}
     with pytest.MonkeyPatch.context() as patch:
@@ -43,14 +43,14 @@ def nodes() -> Iterator[Cluster]:
         cluster.shutdown()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bank")
     create_bank(path, PHRASES, HashTeacher())
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def config(bank: Path) -> ServeConfig:
     """With queues that a test can fill, and a bank that is looked after often."""
     return ServeConfig(
@@ -61,7 +61,7 @@ def config(bank: Path) -> ServeConfig:
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def url(nodes: Cluster, config: ServeConfig) -> Iterator[str]:
     """Where the application is; each stage has two replicas."""
     options = app.deployment_options()

@@ -106,7 +106,7 @@ def test_a_trained_decoder_is_used_and_judged(folder: Path) -> None:
 
 def test_the_requests_are_answered_by_the_application(folder: Path, cluster: str) -> None:
     """The clients' programs too: each prints what it was answered."""
-    config = ServeConfig.model_validate({"banks": [str(folder / "banks" / "mine")]})
+    config = ServeConfig.model_validate({"banks": [str(folder / "banks" / "mine")], "fused": True})
     with running(config, port=0) as url:
         commands = CURL.replace(ADDRESS, url).replace("curl -s", "curl -sf -w '\\n'")
         output = run(["bash", "-euo", "pipefail", "-c", commands], folder)

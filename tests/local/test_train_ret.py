@@ -129,7 +129,7 @@ def test_a_finished_training_is_not_trained_again(corpus: Path, uninterrupted: T
     assert read_metrics(target) == curve
 
 
-def test_fine_tuning_lowers_the_loss_on_a_corpus_of_its_own(
+def test_fine_tuning_lowers_the_loss_on_a_corpus_of_its_own_also_in_two_runs(
     tmp_path: Path, uninterrupted: TrainReport
 ) -> None:
     own = tmp_path / "own.txt"
@@ -142,8 +142,11 @@ def test_fine_tuning_lowers_the_loss_on_a_corpus_of_its_own(
         schedule=ScheduleConfig(steps=30),
         workers=WorkersConfig(workers=1, gpu=False),
     )
-    data = config.data.model_copy(update={"held_out": 0.2})
-    report = run(config.model_copy(update={"data": data}), track=silent)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"held_out": 0.2})})
+    paused = run(config, run_seconds=0.001, track=silent)
+    assert paused.path is None and 0 < paused.steps < 30
+    report = run(config, track=silent)
+    assert report.steps == 30
     assert report.held_out_before and report.held_out_after
     assert report.held_out_after < 0.7 * report.held_out_before
 

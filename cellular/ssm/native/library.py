@@ -35,7 +35,7 @@ def _is_there(double: bool, wanted: bool | None) -> bool:
     return _compiles()
 
 
-# What torch.compiler.assume_constant_result does, but for its import of torch._dynamo: 1.7 s of every process.
+# As torch.compiler.assume_constant_result does, without its import of torch._dynamo: 1.7 s of every process.
 _is_there._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
