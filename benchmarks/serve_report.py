@@ -20,7 +20,7 @@ HEAD = [
     "- `graph`: the application; `fused`: its stages in one deployment; `scaled`: two replicas a stage",
     "- `noop`: a deployment that answers at once; `chain`: each request calls two deployments by handles",
     "- all at the same niceness (Ray gives its workers 15)",
-    "- `+throughput`, `+haproxy`: RAY_SERVE_THROUGHPUT_OPTIMIZED=1, RAY_SERVE_ENABLE_HA_PROXY=1; `+both`: both",
+    "- `+throughput`: RAY_SERVE_THROUGHPUT_OPTIMIZED=1; `+haproxy`: RAY_SERVE_ENABLE_HA_PROXY=1 besides",
     "",
 ]
 

@@ -24,7 +24,7 @@ class Limits(Settings):
         16 << 20, description="about 1,800 embeddings of 384 numbers written as JSON"
     )
     max_requests: PositiveInt = Field(
-        64,
+        48,
         description="that one Gateway answers at once; the next gets 503 while the others go on",
     )
     max_sequences: PositiveInt = Field(64, description="the largest n and beam of a request")
