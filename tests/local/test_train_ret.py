@@ -114,7 +114,7 @@ def test_a_killed_driver_goes_on_when_its_command_is_run_again_also_with_other_w
     alone = config.model_copy(update={"workers": WorkersConfig(workers=1, gpu=False)})
     report = run(alone, track=silent)
     resumed = (config.target / "metrics.jsonl").read_text().splitlines()[before:]
-    assert json.loads(resumed[0])["step"] > saved["steps"] > 0
+    assert json.loads(resumed[0])["step"] >= saved["steps"] > 0  # the same: the line came after the kill
     curve = read_metrics(config.target)
     assert [metrics["step"] for metrics in curve] == [0, 20, 40, 60, 80]
     assert curve[-1]["workers"] == 1
