@@ -13,7 +13,7 @@ from ray.cluster_utils import Cluster
 from cellular.bank import PhraseBank
 
 ROOT = Path(__file__).parents[2]
-PHRASES = 1_000
+PHRASES = 2_000
 os.environ["RAY_AUTH_MODE"] = "disabled"
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

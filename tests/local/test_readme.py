@@ -98,7 +98,7 @@ def test_a_trained_decoder_is_used_and_judged(folder: Path) -> None:
     for split, texts in (("train", ["A man sits."]), ("test", ["Two dogs run.", "A boy throws a ball."])):
         pq.write_table(pa.table({"text": texts}), folder / "held" / f"some_{split}.parquet")
     # A training of this length is not for tests.
-    commands = TRAIN.replace("--steps 20000", "--steps 2 --batch-tokens 2048 --applications 1 --workers 1")
+    commands = TRAIN.replace("--steps 20000", "--steps 2 --batch-tokens 2048 --applications 1")
     output = run(["bash", "-euo", "pipefail", "-c", commands], folder)
     assert (folder / "evaluation" / "report.html").is_file()
     assert "BLEU" in output
@@ -106,7 +106,7 @@ def test_a_trained_decoder_is_used_and_judged(folder: Path) -> None:
 
 def test_the_requests_are_answered_by_the_application(folder: Path, cluster: str) -> None:
     """The clients' programs too: each prints what it was answered."""
-    config = ServeConfig.model_validate({"banks": [str(folder / "banks" / "mine")], "fused": True})
+    config = ServeConfig.model_validate({"banks": [str(folder / "banks" / "mine")]})
     with running(config, port=0) as url:
         commands = CURL.replace(ADDRESS, url).replace("curl -s", "curl -sf -w '\\n'")
         output = run(["bash", "-euo", "pipefail", "-c", commands], folder)

@@ -9,7 +9,7 @@ from serve import app
 from serve.settings import Limits, ServeConfig
 from tests.load import Load, wait_until
 
-BUSY, IDLE = 2, 1
+BUSY, IDLE = 3, 1
 SCALING = {
     "min_replicas": IDLE,
     "max_replicas": BUSY,

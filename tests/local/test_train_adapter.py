@@ -1,4 +1,4 @@
-"""An adapter trains from text on Ray, and begins with the ridge in closed form."""
+"""An adapter trains from text on Ray, on two workers, and begins with the ridge in closed form."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def configure(target: Path) -> TrainAdapterConfig:
         width=8,
         schedule=ScheduleConfig(steps=STEPS),
         loop=PairLoopConfig(batch_pairs=32, log_seconds=0),
-        workers=WorkersConfig(gpu=False),
+        workers=WorkersConfig(workers=2, gpu=False, worker_cpus=0.7),
         embedding=ResourceConfig(embedders=1, embedder_cpus=0.5, task_cpus=0.5),
     )
 

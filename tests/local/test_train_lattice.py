@@ -1,4 +1,4 @@
-"""A lattice, and an MLP in its place, trained through Ray Train on CPU workers: they learn."""
+"""A lattice trained through Ray Train on two CPU workers: it learns, and a killed worker costs nothing."""
 
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from cellular.training.lattice_config import (
 )
 from pipelines.progress import silent
 from pipelines.train_lattice import run
+from tests.local.trainings import killed_worker
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray's own
@@ -61,11 +62,14 @@ def configure(target: Path, corpus: Path, **settings: Any) -> TrainLatticeConfig
     return TrainLatticeConfig(**(defaults | settings))
 
 
-def test_a_lattice_learns_the_next_turn(tmp_path: Path, corpus: Path, cluster: str) -> None:
+def test_a_lattice_learns_the_next_turn_though_a_worker_is_killed(
+    tmp_path: Path, corpus: Path, cluster: str
+) -> None:
     pairs = PairsConfig(group="dialogue", order="turn")
     config = configure(tmp_path / "run", corpus, objective="map", pairs=pairs, history=2)
-    report = run(config, track=silent)
-    assert report.steps == STEPS and report.examples == 22 and report.path
+    with killed_worker(config.target) as killed:
+        report = run(config, track=silent)
+    assert killed and report.steps == STEPS and report.examples == 22 and report.path
     checkpoint = load_lattice(report.path)
     assert checkpoint.teacher == HashTeacher(32).fingerprint
     assert "map, with up to 2 earlier texts" in (report.path / "README.md").read_text()
@@ -83,7 +87,7 @@ def test_a_lattice_learns_the_next_turn(tmp_path: Path, corpus: Path, cluster: s
 def test_an_mlp_of_as_many_parameters_learns_by_the_same_job(
     tmp_path: Path, corpus: Path, cluster: str
 ) -> None:
-    config = configure(tmp_path / "run", corpus, model="mlp", workers=WorkersConfig(workers=1, gpu=False))
+    config = configure(tmp_path / "run", corpus, model="mlp", workers=WorkersConfig(gpu=False))
     report = run(config, track=silent)
     assert report.path and report.held_out_before and report.held_out_after
     assert report.held_out_after < 0.7 * report.held_out_before

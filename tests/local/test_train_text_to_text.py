@@ -1,4 +1,4 @@
-"""Text to text through Ray Train: from files to a model."""
+"""Text to text through Ray Train: from files to a model, by two workers."""
 
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def configure(folder: Path, **settings: Any) -> TrainTextToTextConfig:
         "schedule": {"steps": 60},
         "optimizer": {"average_steps": 10, "rate": 1e-2},
         "loop": {"batch_tokens": 400, "pass_tokens": 100, "tick_steps": 20, "log_seconds": 1000},
-        "workers": {"gpu": False},
+        "workers": {"workers": 2, "gpu": False},
     }
     return TrainTextToTextConfig.model_validate(defaults | settings)
 
@@ -58,7 +58,7 @@ def trained(
     return config, run(config, origin={"command": "a test"}, track=silent)
 
 
-def test_a_model_is_trained_on_both_tasks(
+def test_two_workers_train_a_model_on_both_tasks(
     trained: tuple[TrainTextToTextConfig, TrainReport],
 ) -> None:
     _, report = trained

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ray._private import state
 
@@ -21,6 +22,12 @@ def checkpoints(target: Path) -> list[Path]:
 def wait_for_checkpoint(target: Path, alive: Callable[[], bool]) -> None:
     while not checkpoints(target):
         assert alive()
+        time.sleep(0.005)
+
+
+def wait_for_end() -> None:
+    """Return once nothing of a training is alive: its controller outlives a killed driver, and writes on."""
+    while any(_is_alive(actor) for actor in state.actors().values()):
         time.sleep(0.005)
 
 
@@ -42,6 +49,11 @@ def killed_worker(target: Path) -> Iterator[list[int]]:
     finally:
         finished.set()
         killer.join()
+
+
+def _is_alive(actor: dict[str, Any]) -> bool:
+    named = ("RayTrainWorker", "TrainController")
+    return actor["State"] != "DEAD" and any(name in actor["ActorClassName"] for name in named)
 
 
 def _worker_processes() -> list[int]:
