@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray._private import state
 
 
@@ -26,8 +27,8 @@ def wait_for_checkpoint(target: Path, alive: Callable[[], bool]) -> None:
 
 
 def wait_for_end() -> None:
-    """Return once nothing of a training is alive: its controller outlives a killed driver, and writes on."""
-    while any(_is_alive(actor) for actor in state.actors().values()):
+    """Return once nothing of another job's training is alive: its controller outlives a killed driver."""
+    while any(_is_others(actor) for actor in state.actors().values()):
         time.sleep(0.005)
 
 
@@ -51,9 +52,9 @@ def killed_worker(target: Path) -> Iterator[list[int]]:
         killer.join()
 
 
-def _is_alive(actor: dict[str, Any]) -> bool:
-    named = ("RayTrainWorker", "TrainController")
-    return actor["State"] != "DEAD" and any(name in actor["ActorClassName"] for name in named)
+def _is_others(actor: dict[str, Any]) -> bool:
+    trains = any(name in actor["ActorClassName"] for name in ("RayTrainWorker", "TrainController"))
+    return trains and actor["State"] != "DEAD" and actor["JobID"] != ray.get_runtime_context().get_job_id()
 
 
 def _worker_processes() -> list[int]:
