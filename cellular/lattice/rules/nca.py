@@ -1,14 +1,13 @@
 """The rule of neural cellular automata: Mordvintsev et al. 2020, Growing Neural Cellular Automata."""
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from cellular.lattice.config import LatticeConfig
-from cellular.lattice.perceive import Perceive
+from cellular.lattice.rules.hidden import HiddenLayer
 
 
-class NCA(nn.Module):
+class NCA(HiddenLayer):
     """What a cell sees passes through one hidden layer and is added to its state.
 
     In training a cell skips a step now and then, so that none relies on the others keeping time. Updates are
@@ -16,15 +15,12 @@ class NCA(nn.Module):
     """
 
     def __init__(self, config: LatticeConfig) -> None:
-        super().__init__()
-        inner = config.inner * config.channels
+        super().__init__(config)
         self.update_probability = config.update_probability
-        self.perceive = Perceive(config.channels, inner, config.view)
-        self.out = nn.Linear(inner, config.channels, bias=False)
 
     def forward(self, state_BXYZC: Tensor, seen_BXYZC: Tensor) -> Tensor:
         """(B, X, Y, Z, C): the next states."""
-        update_BXYZC: Tensor = self.out(F.gelu(self.perceive(seen_BXYZC)))
+        update_BXYZC = self.think(seen_BXYZC)
         if self.training and self.update_probability < 1:
             update_BXYZC = update_BXYZC * self._mask(update_BXYZC)
         return state_BXYZC + update_BXYZC
