@@ -13,6 +13,7 @@ from cellular.config import TeacherConfig
 from cellular.encoders import load_encoder
 from cellular.errors import CellularError
 from cellular.int8_graphs import int8_fingerprint
+from cellular.ngrams import count_ngrams
 from cellular.types import FloatArray
 
 # What decides the vectors in a folder of a model, and in the folders of its modules; weights come first.
@@ -29,6 +30,7 @@ _SPACE_FILES = (
     "merges.txt",
     "*.model",
 )
+_HASH_FUNCTION = 2  # in the fingerprint: another number where HashTeacher's vectors change
 
 
 class Teacher(Protocol):
@@ -62,24 +64,18 @@ class HashTeacher:
 
     Texts that share words are near each other, so that search behaves as it does with a real teacher.
     Its name is `hash` at 256 dimensions, `hash:64` at 64.
-    Weinberger et al. 2009, Feature Hashing for Large Scale Multitask Learning.
     """
 
     def __init__(self, dimension: int = 256) -> None:
-        from sklearn.feature_extraction.text import HashingVectorizer
-
         self.name = "hash" if dimension == 256 else f"hash:{dimension}"
         self.dimension = dimension
-        self.fingerprint = f"hash:{dimension:016x}"
-        self._vectorizer = HashingVectorizer(
-            n_features=dimension, analyzer="char_wb", ngram_range=(3, 5), norm=None, dtype=np.float32
-        )
+        self.fingerprint = f"hash:{_HASH_FUNCTION:08x}{dimension:08x}"
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Embed texts, (N, D) float32 of unit length."""
         if not check_texts(texts):
             return np.empty((0, self.dimension), np.float32)
-        vectors: FloatArray = self._vectorizer.transform(texts).toarray()
+        vectors = count_ngrams(texts, self.dimension, range(3, 6), signed=True)
         vectors[~vectors.any(axis=1), 0] = 1.0  # nothing to hash: a direction of its own, never a zero vector
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors

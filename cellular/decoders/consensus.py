@@ -4,15 +4,11 @@ Kumar and Byrne 2004, Minimum Bayes-Risk Decoding for Statistical Machine Transl
 """
 
 from collections.abc import Sequence
-from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cellular.ngrams import count_ngrams
 from cellular.types import FloatArray
-
-if TYPE_CHECKING:
-    from sklearn.feature_extraction.text import HashingVectorizer
 
 FEATURES = 4096
 
@@ -27,16 +23,8 @@ def consensus(texts: Sequence[str], weights_C: FloatArray) -> FloatArray:
     Returns:
         (C,) float32, 0 to 1.
     """
-    grams_CG = _vectorizer().transform(texts)
+    grams_CG = count_ngrams(texts, FEATURES, range(2, 6), signed=False)
+    grams_CG /= np.maximum(np.linalg.norm(grams_CG, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     mean_G = grams_CG.T @ weights_C
     shared_C: FloatArray = np.asarray(grams_CG @ mean_G, np.float32)
     return shared_C
-
-
-@cache
-def _vectorizer() -> "HashingVectorizer":
-    from sklearn.feature_extraction.text import HashingVectorizer
-
-    return HashingVectorizer(
-        n_features=FEATURES, analyzer="char_wb", ngram_range=(2, 5), alternate_sign=False, dtype=np.float32
-    )

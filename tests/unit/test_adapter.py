@@ -112,7 +112,9 @@ class TestEveryStrategy:
     def test_refuses_vectors_of_another_space(self, adapter: UniversalAdapter) -> None:
         adapter.check_source(SOURCE.fingerprint)
         adapter.check_target(TARGET.fingerprint)
-        with pytest.raises(CellularError, match=r"of hash:48 \(hash:0+30\), not of hash:0+20: embed with"):
+        with pytest.raises(
+            CellularError, match=r"of hash:48 \(hash:0+20+30\), not of hash:0+20+20: embed with"
+        ):
             adapter.check_source(TARGET.fingerprint)
         with pytest.raises(CellularError, match=r"of hash:32"):
             adapter.check_target(SOURCE.fingerprint)

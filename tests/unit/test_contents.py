@@ -52,12 +52,12 @@ def test_banks_are_named_by_their_folders_or_by_a_name_that_is_given(phrases_ban
 
 
 def test_banks_of_two_teachers_are_refused(phrases_bank, other_bank):
-    with pytest.raises(CellularError, match=r"hash:0000000000000100.*hash:0000000000000180"):
+    with pytest.raises(CellularError, match=r"hash:0000000200000100.*hash:0000000200000180"):
         resolve(ServeConfig(banks=[str(phrases_bank), str(other_bank)]))
 
 
 def test_a_lattice_of_another_teacher_is_refused(other_bank, lattice_checkpoint):
-    with pytest.raises(CellularError, match=r"hash:0000000000000180.*hash:0000000000000100"):
+    with pytest.raises(CellularError, match=r"hash:0000000200000180.*hash:0000000200000100"):
         resolve(ServeConfig(banks=[str(other_bank)], lattices=[str(lattice_checkpoint)]))
 
 
@@ -73,12 +73,12 @@ def test_ret_that_was_asked_for_is_refused_beside_another_teachers_bank(other_ba
     config = ServeConfig.model_validate(
         {"banks": [str(other_bank)], "checkpoint": str(ret_checkpoint)} | asked
     )
-    with pytest.raises(CellularError, match=r"hash:0000000000000180.*hash:0000000000000100"):
+    with pytest.raises(CellularError, match=r"hash:0000000200000180.*hash:0000000200000100"):
         resolve(config)
 
 
 def test_another_teacher_than_the_checkpoints_is_refused(ret_checkpoint):
-    with pytest.raises(CellularError, match=r"hash:0000000000000180.*hash:0000000000000100"):
+    with pytest.raises(CellularError, match=r"hash:0000000200000180.*hash:0000000200000100"):
         resolve(ServeConfig(checkpoint=str(ret_checkpoint), teacher="hash"))
 
 

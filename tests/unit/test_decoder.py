@@ -16,6 +16,7 @@ from cellular.teachers import HashTeacher
 from cellular.types import FloatArray
 
 TEACHER = HashTeacher()
+LONELY = TEACHER.encode(["one lonely phrase"])[0]
 
 
 def make(bank: PhraseBank | None, **settings: Any) -> PhraseBankDecoder:
@@ -165,25 +166,21 @@ class TestLoading:
         assert other.fingerprint in str(error.value) and TEACHER.fingerprint in str(error.value)
         assert decoder.get_health_status()["last_error"] == str(error.value)
 
-    def test_no_path_means_the_demo_bank(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, targets: FloatArray
-    ) -> None:
+    def test_no_path_means_the_demo_bank(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CELLULAR_HOME", str(tmp_path))
         decoder = PhraseBankDecoder()
         with pytest.raises(CellularError, match="cellular demo"):
             decoder.load_phrase_bank()
         create_bank(default_bank_path(), ["a lonely phrase"], TEACHER)
         decoder.load_phrase_bank(embedding_loader=TEACHER)
-        assert decoder.decode(targets[0]) == "a lonely phrase"
+        assert decoder.decode(LONELY) == "a lonely phrase"
 
-    def test_replacing_the_bank_replaces_the_answers(
-        self, tmp_path: Path, topic_bank: PhraseBank, targets: FloatArray
-    ) -> None:
+    def test_replacing_the_bank_replaces_the_answers(self, tmp_path: Path, topic_bank: PhraseBank) -> None:
         create_bank(tmp_path, ["a lonely phrase"], TEACHER)
         decoder = make(topic_bank)
-        assert decoder.decode(targets[0]) != "a lonely phrase"
+        assert decoder.decode(LONELY) != "a lonely phrase"
         decoder.load_phrase_bank(tmp_path)
-        assert decoder.decode(targets[0]) == "a lonely phrase"
+        assert decoder.decode(LONELY) == "a lonely phrase"
 
 
 class TestSessions:

@@ -195,7 +195,7 @@ def test_health_tells_the_state_of_each_stage(gateway, send, failure, status, st
 
 def test_another_teachers_bank_is_refused_at_the_start(gateway):
     gateway.stages["Embedder"].replica = Embedder(TeacherConfig(name="hash:128"))
-    with pytest.raises(CellularError, match=r"hash:0000000000000180.*hash:0000000000000080"):
+    with pytest.raises(CellularError, match=r"hash:0000000200000180.*hash:0000000200000080"):
         asyncio.run(gateway.start())
 
 

@@ -136,11 +136,11 @@ def test_no_rows_give_no_results(bank: PhraseBank, ret: RETDecoder) -> None:
 def test_parts_of_different_teachers_are_refused_by_name(
     bank: PhraseBank, ret: RETDecoder, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    with pytest.raises(CellularError, match="hash:0000000000000180, not of hash:0000000000000100"):
+    with pytest.raises(CellularError, match="hash:0000000200000180, not of hash:0000000200000100"):
         HybridDecoder(bank, ret, HashTeacher())
     path = tmp_path_factory.mktemp("other") / "bank"
     create_bank(path, ["a phrase"], HashTeacher())
-    with pytest.raises(CellularError, match=r"hash:0000000000000100.* reads hash:0000000000000180"):
+    with pytest.raises(CellularError, match=r"hash:0000000200000100.* reads hash:0000000200000180"):
         HybridDecoder(PhraseBank.open(path), ret, HashTeacher())
 
 
