@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import ray.data
 from cellular.errors import CellularError
 
 NO_PROGRESS_SECONDS = 3_600.0  # the longest that one item may take before a stage counts as hung
+CONNECT_SECONDS = 3.0
 
 
 @contextmanager
@@ -46,16 +48,34 @@ def plain_errors() -> Iterator[None]:
         raise
 
 
+def unreachable(address: str) -> str | None:
+    """Why nothing answers at HOST:PORT, where Ray itself would wait for minutes; None: something does."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return None
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        return error.strerror or str(error) or "no answer"
+    return None
+
+
 def _connect() -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # or Ray's C++ warnings land on the terminal
     address = os.environ.get("RAY_ADDRESS")
+    if address and (reason := unreachable(address)) is not None:
+        raise CellularError(f"no Ray cluster answers at RAY_ADDRESS={address}: {reason}")
     with _own_sigterm_handler():
-        ray.init(
-            address=address or "local",
-            include_dashboard=None if address else False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+        try:
+            ray.init(
+                address=address or "local",
+                include_dashboard=None if address else False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+        except Exception as error:
+            failed = f"the Ray cluster at {address} refuses" if address else "Ray does not start"
+            raise CellularError(f"{failed}: {error}") from error
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it logs as an error it raises too
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False

@@ -4,7 +4,6 @@ import logging
 import os
 import platform
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -22,7 +21,6 @@ LIBRARIES = ("torch", "sentence-transformers", "openvino", "faiss-cpu", "pyarrow
 GIB = 1 << 30
 LEAST_DISK = 2 * GIB
 LEAST_MEMORY = 2 * GIB
-CONNECT_SECONDS = 3.0
 
 
 class Finding(NamedTuple):
@@ -98,10 +96,12 @@ def check_bank() -> Iterator[Finding]:
 
 def check_cluster() -> Iterator[Finding]:
     """The Ray cluster that RAY_ADDRESS names."""
+    from pipelines.cluster import unreachable
+
     address = os.environ.get("RAY_ADDRESS")
     if not address or address == "local":
         yield Finding("cluster", "ok", "RAY_ADDRESS names none: commands start Ray on this machine")
-    elif (reason := _unreachable(address)) is not None:
+    elif (reason := unreachable(address)) is not None:
         remedy = "start it (`ray start --head`), or correct or unset RAY_ADDRESS"
         yield Finding("cluster", "problem", f"{address}: {reason}", remedy)
     else:
@@ -160,18 +160,6 @@ def _free_memory() -> int | None:
     path = Path("/proc/meminfo")
     lines = path.read_text("utf-8").splitlines() if path.is_file() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
-
-
-def _unreachable(address: str) -> str | None:
-    """Ray itself would wait long for a machine that is not there."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():
-        return None
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-    except OSError as error:
-        return error.strerror or str(error) or "no answer"
-    return None
 
 
 def _ask_cluster(address: str) -> Finding:

@@ -161,9 +161,18 @@ def running(config: ServeConfig, host: str = "127.0.0.1", port: int = 8000) -> I
 
 
 def start_ray() -> None:
-    """A Ray of this process' own, which leaves the caller's SIGTERM handler in place."""
+    """A Ray of this process' own, which leaves the caller's SIGTERM handler in place.
+
+    Raises:
+        CellularError: it does not start. It gives its parts 15 seconds, which a busy machine may not have.
+    """
     handler = signal.getsignal(signal.SIGTERM)
-    ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
+    try:
+        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
+    except Exception as error:
+        raise CellularError(
+            f"Ray does not start, try again when the machine is less busy: {error}"
+        ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
 

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"  # reports wait for a look at the workers
 os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # a process of each training, for clouds
+os.environ["RAY_LOG_MONITOR_MANY_FILES_THRESHOLD"] = "0"  # it would list all logs ten times a second
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +29,10 @@ def cluster() -> Iterator[str]:
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
-        _system_config={"idle_worker_killing_time_threshold_ms": 60_000},  # the next stage needs it again
+        _system_config={
+            "idle_worker_killing_time_threshold_ms": 60_000,  # the next stage needs it again
+            "enable_metrics_collection": False,  # tests/cluster have the metrics
+        },
     )
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False

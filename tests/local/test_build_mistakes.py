@@ -1,5 +1,6 @@
 """The real command, in a process of its own: one line, exit code 2, nothing built."""
 
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,14 @@ def test_unwritable_target(tmp_path: Path, corpus: Path, start_build: Start) -> 
 def test_a_second_build_to_one_target_refuses(tmp_path: Path, corpus: Path, start_build: Start) -> None:
     with locked(tmp_path / "bank"):
         assert_refused(start_build(configure(tmp_path / "bank", corpus)), "another build", "bank")
+
+
+def test_a_cluster_that_does_not_answer(tmp_path: Path, corpus: Path, start_build: Start) -> None:
+    """At once, and with its address: Ray alone would try for minutes."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # nobody listens
+        address = f"127.0.0.1:{held.getsockname()[1]}"
+        assert_refused(start_build(configure(tmp_path / "bank", corpus), address=address), address)
 
 
 def test_unknown_setting(tmp_path: Path, corpus: Path, start_build: Start) -> None:

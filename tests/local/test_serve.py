@@ -1,9 +1,13 @@
-"""The application on Ray Serve: one start for the module, requests over loopback."""
+"""The application on Ray Serve: one start for the module, requests over loopback, each with a key."""
 
+import asyncio
 import json
+import runpy
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -11,11 +15,12 @@ import openai
 import pytest
 import ray
 
-from cellular import decoders
+from cellular import APIError, Client, decoders
 from cellular.bank import create_bank
 from cellular.errors import CellularError
 from cellular.teachers import HashTeacher
 from serve import app
+from serve.auth import key_line
 from serve.settings import ServeConfig
 
 ANIMALS, VERBS = ("a cat", "two dogs", "the owl", "some bees"), ("sleeps", "waits", "sings")
@@ -23,10 +28,9 @@ PLACES = ("river", "old gate", "fire", "sea")
 PHRASES = [f"{animal} {verb} by the {place}" for animal, verb, place in product(ANIMALS, VERBS, PLACES)]
 TEACHER = HashTeacher(384)
 ROWS = TEACHER.encode(["new"]).tolist()
-NARROW = {
-    "max_ongoing_requests": 1,
-    "max_queued_requests": 1,
-}  # of the Embedder, so that few requests fill it
+NARROW = {"max_ongoing_requests": 1, "max_queued_requests": 8}  # of the Embedder: some requests fill it
+FUZZ = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "fuzz_serve.py"))
+PATIENCE_S = 60
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own
 
@@ -56,13 +60,23 @@ def checkpoints(ret_checkpoint, lattice_checkpoint, text_to_text_checkpoint, ada
 
 
 @pytest.fixture(scope="module")
-def client(cluster, bank, other_bank, checkpoints, tmp_path_factory):
-    sessions = {"file": tmp_path_factory.mktemp("sessions") / "file"}
+def folder(tmp_path_factory):
+    """Where the application's keys and sessions are, and its logs go."""
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "keys").write_text(key_line("first", "all tests"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(cluster, bank, other_bank, checkpoints, folder):
     config = ServeConfig.model_validate(
         checkpoints
         | {"banks": {"main": bank, "other": other_bank}, "engine": "torch"}
-        | {"sessions": sessions, "refresh_s": 0.1}
+        | {"sessions": {"file": folder / "sessions"}, "refresh_s": 0.1}
+        | {"interface": {"api_keys": folder / "keys"}}
     )
+    whole = app.application_options()
+    whole["logging_config"]["logs_dir"] = str(folder / "logs")
     options = app.deployment_options()
     options["PhraseBankDecoder"] = {
         key: value for key, value in options["PhraseBankDecoder"].items() if key != "autoscaling_config"
@@ -70,12 +84,23 @@ def client(cluster, bank, other_bank, checkpoints, tmp_path_factory):
     options["RETDecoder"]["max_ongoing_requests"] = 1
     options["Embedder"] |= NARROW | {"user_config": {"max_batch_size": 1, "batch_wait_timeout_s": 0.0}}
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "application_options", lambda: whole)
         patch.setattr(app, "deployment_options", lambda: options)
-        with (
-            app.running(config, port=0) as url,
-            httpx.Client(base_url=url, timeout=60) as client,
-        ):
-            yield client
+        with app.running(config, port=0) as url:
+            yield url
+
+
+@pytest.fixture(scope="module")
+def client(url):
+    headers = {"Authorization": "Bearer first"}
+    with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE_S) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def ours(url):
+    with Client(url, api_key="first", timeout_s=PATIENCE_S) as client:
+        yield client
 
 
 def stream(client, body, path="/v1/decode"):
@@ -90,7 +115,7 @@ def stream(client, body, path="/v1/decode"):
 
 
 def test_a_text_comes_back_through_both_routes(client):
-    embedder = openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none")
+    embedder = openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="first")
     answer = embedder.embeddings.create(input=PHRASES, model=TEACHER.name)
     rows = np.array([entry.embedding for entry in answer.data], np.float32)
     assert np.array_equal(rows, TEACHER.encode(PHRASES))
@@ -154,8 +179,8 @@ def test_a_full_queue_is_503_with_retry_after_and_the_rest_is_answered(client):
     def decode(_):
         return client.post("/v1/decode", json=body)
 
-    with ThreadPoolExecutor(12) as pool:
-        responses = list(pool.map(decode, range(12)))
+    with ThreadPoolExecutor(24) as pool:
+        responses = list(pool.map(decode, range(24)))
     statuses = {response.status_code for response in responses}
     assert statuses == {200, 503}
     refused = [response for response in responses if response.status_code == 503]
@@ -218,6 +243,66 @@ def test_texts_of_text_to_text_come_as_they_are_written(client):
 def test_states_of_the_cells_are_small_arrays(client):
     body = client.post("/v1/lattice/states", json={"texts": PHRASES[:1]}).json()
     assert np.shape(body["states"]) == (1, 4, 3, 2, 2)
+
+
+def stages_that_logged(folder, request_id):
+    """The deployments whose log names the request."""
+    lines = [line for file in folder.glob("**/*.log") for line in file.read_text().splitlines()]
+    objects = [json.loads(line) for line in lines if request_id in line]
+    named = [one for one in objects if request_id in one.get("request_id", "").split(",")]
+    return {one["deployment"].removeprefix(f"{app.NAME}_") for one in named}
+
+
+def test_a_request_is_named_in_the_logs_of_every_stage_that_it_met(client, folder):
+    """Hybrid asks the Embedder itself: the id goes along, also where requests were joined."""
+
+    def decode(number):
+        body = {"texts": [PHRASES[number % 4]], "decoder": "hybrid"}
+        return client.post("/v1/decode", json=body, headers={"X-Request-ID": f"request-{number}"})
+
+    with ThreadPoolExecutor(8) as pool:
+        responses = list(pool.map(decode, range(8)))
+    assert [one.headers.get_list("x-request-id") for one in responses] == [
+        [f"request-{number}"] for number in range(8)
+    ]
+    until = time.monotonic() + PATIENCE_S
+    for number in range(8):
+        while stages_that_logged(folder, f"request-{number}") != {"Gateway", "Embedder", "HybridDecoder"}:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+
+
+def test_a_refused_request_has_its_id_in_the_problem(client):
+    made = client.get("/nowhere")
+    assert made.json()["instance"] == made.headers["x-request-id"]
+    assert client.get("/nowhere", headers={"X-Request-ID": "x" * 129}).status_code == 400
+
+
+def test_keys_are_asked_for_and_rotated_while_it_serves(url, folder):
+    with Client(url, timeout_s=PATIENCE_S) as stranger, pytest.raises(APIError, match="401"):
+        stranger.models()
+    assert httpx.get(f"{url}/healthz", timeout=PATIENCE_S).is_success
+    with (folder / "keys").open("a") as file:
+        file.write(key_line("second", "a late test"))
+    with Client(url, api_key="second", timeout_s=PATIENCE_S) as client:
+        assert client.models().data
+
+
+def test_the_client_has_what_is_served(ours):
+    vectors = ours.embeddings(PHRASES)
+    assert (vectors == TEACHER.encode(PHRASES)).all()
+    answer = ours.decode(vectors, method="greedy")
+    assert [result.text for result in answer.results] == PHRASES
+    *parts, last = ours.stream(vectors[:1], decoder="ret", max_length=20)
+    assert "".join(part.text for part in parts) == last.results[0].text
+    assert ours.stats().stages
+
+
+def test_a_damaged_body_is_never_a_failure_of_the_server(url, folder):
+    """The hundreds of `benchmarks/fuzz_serve.py`; it sends ten thousand where it is told to."""
+    statuses, failures = asyncio.run(FUZZ["send_all"](url, count=100, seed=2, at_once=2, key="first"))
+    assert failures == 0
+    assert set(statuses) <= {200, 400, 404, 413, 422}
 
 
 def kill_replica(deployment):

@@ -24,7 +24,7 @@ from pipelines.progress import silent
 from pipelines.train_ret import run
 from pipelines.training_log import read_metrics
 from pipelines.training_run import TrainReport
-from tests.local.trainings import checkpoints, killed_worker, wait_for_checkpoint, wait_for_end
+from tests.local.trainings import checkpoints, kill_worker, wait_for_checkpoint, wait_for_end
 
 pytestmark = [
     pytest.mark.usefixtures("cluster"),
@@ -82,34 +82,26 @@ def decoded(report: TrainReport) -> list[str]:
     return list(decoder.decode_batch(HashTeacher(384).encode(TEXTS)))
 
 
-def test_a_killed_worker_costs_nothing_but_time(
-    tmp_path: Path, corpus: Path, uninterrupted: TrainReport
-) -> None:
-    target = tmp_path / "run"
-    with killed_worker(target) as killed:
-        report = run(configure(target, corpus), track=silent)
-    assert killed
-    assert report.steps == STEPS
-    assert report.loss == pytest.approx(uninterrupted.loss, rel=0.05)
-    assert decoded(report) == decoded(uninterrupted) == TEXTS
-
-
-def test_a_killed_driver_goes_on_when_its_command_is_run_again_also_with_other_workers(
+def test_a_killed_worker_a_killed_driver_and_other_workers_cost_nothing_but_time(
     tmp_path: Path,
     corpus: Path,
     cluster: str,
     uninterrupted: TrainReport,
     start_job: Callable[..., subprocess.Popen[str]],
 ) -> None:
-    """It began with as many workers as there was room for, fewer than it would take, and ends with one."""
+    """It begins with as many workers as there is room for, loses one, loses its driver, and ends with one."""
     elastic = WorkersConfig(workers=4, min_workers=1, gpu=False, worker_cpus=0.7)
     config = configure(tmp_path / "run", corpus, workers=elastic)
     process = start_job("train_ret", config, address=cluster)
-    wait_for_checkpoint(config.target, lambda: process.poll() is None)
+    first = wait_for_checkpoint(config.target, lambda: process.poll() is None)
+    kill_worker()
+    wait_for_checkpoint(config.target, lambda: process.poll() is None, after=checkpoints(config.target)[-1])
     process.kill()
     process.wait()
     wait_for_end()
-    saved = json.loads((checkpoints(config.target)[-1] / "state.json").read_text())
+    latest = checkpoints(config.target)[-1]
+    assert latest.name > first.name
+    saved = json.loads((latest / "state.json").read_text())
     before = len((config.target / "metrics.jsonl").read_text().splitlines())
     assert 1 <= saved["metrics"]["workers"] < 4
     alone = config.model_copy(update={"workers": WorkersConfig(workers=1, gpu=False)})
@@ -120,6 +112,7 @@ def test_a_killed_driver_goes_on_when_its_command_is_run_again_also_with_other_w
     assert [metrics["step"] for metrics in curve] == [0, 20, 40, 60, 80]
     assert curve[-1]["workers"] == 1
     assert report.loss == pytest.approx(uninterrupted.loss, rel=0.05)
+    assert decoded(report) == decoded(uninterrupted) == TEXTS
 
 
 def test_a_finished_training_is_not_trained_again(corpus: Path, uninterrupted: TrainReport) -> None:

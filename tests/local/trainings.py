@@ -20,10 +20,19 @@ def checkpoints(target: Path) -> list[Path]:
     return sorted(path for path in target.glob("run/checkpoint_*") if f'"{path.name}"' in known)
 
 
-def wait_for_checkpoint(target: Path, alive: Callable[[], bool]) -> None:
-    while not checkpoints(target):
+def wait_for_checkpoint(target: Path, alive: Callable[[], bool], after: Path | None = None) -> Path:
+    """The first checkpoint there is, or the first after another."""
+    while not (later := [path for path in checkpoints(target) if after is None or path.name > after.name]):
         assert alive()
         time.sleep(0.005)
+    return later[0]
+
+
+def kill_worker() -> int:
+    """End a worker of the training that runs, and tell its process id."""
+    process = _worker_processes()[0]
+    os.kill(process, signal.SIGKILL)
+    return process
 
 
 def wait_for_end() -> None:
@@ -40,8 +49,7 @@ def killed_worker(target: Path) -> Iterator[list[int]]:
 
     def kill_one() -> None:
         wait_for_checkpoint(target, lambda: not finished.is_set())
-        killed.append(_worker_processes()[0])
-        os.kill(killed[0], signal.SIGKILL)
+        killed.append(kill_worker())
 
     killer = threading.Thread(target=kill_one)
     killer.start()
