@@ -1,6 +1,8 @@
 """What breaks or changes while requests come without a pause, and how many of them fail."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -22,8 +24,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's o
 def test_no_request_fails_with_a_replica_that_is_killed_in_its_midst(load: Load, stage: str) -> None:
     with load.running():
         victim = replicas(stage)[0]
-        victim.suspend()
-        wait_until(load.stuck)  # it has taken a request that it will never answer
+        while not load.stuck():  # it has not taken a request yet that it will never answer
+            victim.resume()
+            time.sleep(0.2)
+            victim.suspend()
+            with suppress(AssertionError):  # suspended between requests, it may get none any longer
+                wait_until(load.stuck, 10)
         victim.kill()
         load.more(100)
     assert load.failures == []
