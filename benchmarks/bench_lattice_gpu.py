@@ -12,7 +12,7 @@ matter most first.
 import os
 from collections.abc import Callable, Iterator
 from datetime import date
-from functools import cache, partial
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +23,7 @@ import torch.nn.functional as F
 import typer
 from bench_lattice import ANCHOR, VARIANTS, both, forward, make
 from bench_ret_gpu import median_seconds
+from bench_ssm_gpu import replayed
 from torch import Tensor, nn
 
 from cellular.config import CorpusConfig
@@ -56,32 +57,12 @@ def updates(shape: tuple[int, int, int]) -> Iterator[str]:
         module, state = module.cuda(), state.cuda()
         if name.endswith("compiled"):
             module.compile(dynamic=False)
-        runs = (capture(partial(run, module, state)).replay for run in (forward, both))
+        runs = (replayed(partial(run, module, state)) for run in (forward, both))
         times = [1e3 * median_seconds(run, 10) for run in runs]
         anchor = anchor or times
         one, two = (before / time for before, time in zip(anchor, times, strict=True))
         yield f"| {name} | {times[0]:.2f} | {one:.2f} | {times[1]:.2f} | {two:.2f} |"
     yield ""
-
-
-def capture(run: Callable[[], object]) -> torch.cuda.CUDAGraph:
-    """All that something launches."""
-    aside = _stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(3):  # compiles, and chooses algorithms
-            run()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph
-
-
-@cache
-def _stream() -> torch.cuda.Stream:
-    """One for all: each has its workspace."""
-    return torch.cuda.Stream()
 
 
 def config(compiled: bool, graphs: bool) -> TrainLatticeConfig:

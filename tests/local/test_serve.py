@@ -28,7 +28,7 @@ PLACES = ("river", "old gate", "fire", "sea")
 PHRASES = [f"{animal} {verb} by the {place}" for animal, verb, place in product(ANIMALS, VERBS, PLACES)]
 TEACHER = HashTeacher(384)
 ROWS = TEACHER.encode(["new"]).tolist()
-NARROW = {"max_ongoing_requests": 1, "max_queued_requests": 8}  # of the Embedder: some requests fill it
+NARROW = {"max_ongoing_requests": 1, "max_queued_requests": 1}  # of the Embedder: few requests fill it
 FUZZ = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "fuzz_serve.py"))
 PATIENCE_S = 60
 
@@ -179,8 +179,8 @@ def test_a_full_queue_is_503_with_retry_after_and_the_rest_is_answered(client):
     def decode(_):
         return client.post("/v1/decode", json=body)
 
-    with ThreadPoolExecutor(24) as pool:
-        responses = list(pool.map(decode, range(24)))
+    with ThreadPoolExecutor(12) as pool:
+        responses = list(pool.map(decode, range(12)))
     statuses = {response.status_code for response in responses}
     assert statuses == {200, 503}
     refused = [response for response in responses if response.status_code == 503]
@@ -295,7 +295,7 @@ def test_the_client_has_what_is_served(ours):
     assert [result.text for result in answer.results] == PHRASES
     *parts, last = ours.stream(vectors[:1], decoder="ret", max_length=20)
     assert "".join(part.text for part in parts) == last.results[0].text
-    assert ours.stats().stages
+    assert set(ours.stats().stages) == set(app.deployment_options()) - {"Gateway"}
 
 
 def test_a_damaged_body_is_never_a_failure_of_the_server(url, folder):

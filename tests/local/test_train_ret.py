@@ -111,6 +111,7 @@ def test_a_killed_worker_a_killed_driver_and_other_workers_cost_nothing_but_time
     curve = read_metrics(config.target)
     assert [metrics["step"] for metrics in curve] == [0, 20, 40, 60, 80]
     assert curve[-1]["workers"] == 1
+    assert report.steps == STEPS
     assert report.loss == pytest.approx(uninterrupted.loss, rel=0.05)
     assert decoded(report) == decoded(uninterrupted) == TEXTS
 

@@ -3,24 +3,22 @@
 Shapes: B examples, X, Y, Z cells along the axes, C channels, H hidden units, V = 7 C numbers seen by a cell.
 """
 
-from importlib.util import find_spec
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from cellular.lattice.perceive import View
+from cellular.ssm import fused
 
-_DTYPES: Final = torch.bfloat16, torch.float16
 _VIEW: Final = View(6, "zeros")
 _MOST_CHANNELS: Final = 128  # more do not fit a multiprocessor's shared memory
-_HAS_TRITON: Final = find_spec("triton") is not None
 
 
 def has_kernels(state_BXYZC: Tensor, view: View) -> bool:
     """Whether there are kernels for these states and what cells see."""
-    fits = view == _VIEW and state_BXYZC.dtype in _DTYPES and state_BXYZC.shape[-1] <= _MOST_CHANNELS
-    return _HAS_TRITON and state_BXYZC.is_cuda and fits
+    fits = view == _VIEW and state_BXYZC.itemsize == 2 and state_BXYZC.shape[-1] <= _MOST_CHANNELS
+    return fits and fused.has_kernels(state_BXYZC)
 
 
 @torch.library.custom_op("cellular::cells_hidden", mutates_args=())

@@ -18,7 +18,7 @@ class HiddenLayer(nn.Module):
         self.perceive = Perceive(config.channels, inner, config.view)
         self.out = nn.Linear(inner, config.channels, bias=False)
 
-    def think(self, seen_BXYZC: Tensor) -> Tensor:
+    def transition(self, seen_BXYZC: Tensor) -> Tensor:
         """(B, X, Y, Z, C) in the states' dtype, or autocast's."""
         inward_HV, outward_CH = self.perceive.weight, self.out.weight
         operands = autocast(seen_BXYZC, inward_HV, outward_CH)

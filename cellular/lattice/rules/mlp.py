@@ -10,4 +10,4 @@ class MLP(HiddenLayer):
 
     def forward(self, state_BXYZC: Tensor, seen_BXYZC: Tensor) -> Tensor:
         """(B, X, Y, Z, C): the next states, in the dtype of the old ones."""
-        return self.think(seen_BXYZC).to(state_BXYZC.dtype)
+        return self.transition(seen_BXYZC).to(state_BXYZC.dtype)

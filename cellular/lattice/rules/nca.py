@@ -20,7 +20,7 @@ class NCA(HiddenLayer):
 
     def forward(self, state_BXYZC: Tensor, seen_BXYZC: Tensor) -> Tensor:
         """(B, X, Y, Z, C): the next states."""
-        update_BXYZC = self.think(seen_BXYZC)
+        update_BXYZC = self.transition(seen_BXYZC)
         if self.training and self.update_probability < 1:
             update_BXYZC = update_BXYZC * self._mask(update_BXYZC)
         return state_BXYZC + update_BXYZC
