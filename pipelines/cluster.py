@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import ray
 import ray.data
@@ -65,14 +66,21 @@ def _connect() -> None:
     address = os.environ.get("RAY_ADDRESS")
     if address and (reason := unreachable(address)) is not None:
         raise CellularError(f"no Ray cluster answers at RAY_ADDRESS={address}: {reason}")
+    connect = partial(
+        ray.init,
+        address or "local",
+        include_dashboard=None if address else False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
     with _own_sigterm_handler():
         try:
-            ray.init(
-                address=address or "local",
-                include_dashboard=None if address else False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
+            try:
+                connect()
+            except Exception:
+                if address:
+                    raise
+                connect()  # Ray gives its agent 15 seconds (ray-project/ray#65983), few on a busy machine
         except Exception as error:
             failed = f"the Ray cluster at {address} refuses" if address else "Ray does not start"
             raise CellularError(f"{failed}: {error}") from error

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import resources
 from typing import Any
 
@@ -163,16 +164,22 @@ def running(config: ServeConfig, host: str = "127.0.0.1", port: int = 8000) -> I
 def start_ray() -> None:
     """A Ray of this process' own, which leaves the caller's SIGTERM handler in place.
 
+    It is tried twice: Ray gives its agent 15 seconds (ray-project/ray#65983), few on a busy machine.
+
     Raises:
-        CellularError: it does not start. It gives its parts 15 seconds, which a busy machine may not have.
+        CellularError: it does not start.
     """
     handler = signal.getsignal(signal.SIGTERM)
+    start = partial(
+        ray.init, "local", include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False
+    )
     try:
-        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
+        try:
+            start()
+        except Exception:
+            start()
     except Exception as error:
-        raise CellularError(
-            f"Ray does not start, try again when the machine is less busy: {error}"
-        ) from error
+        raise CellularError(f"Ray does not start: {error}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
 
