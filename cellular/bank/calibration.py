@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellular.bank.faiss_library import faiss
 from cellular.bank.manifest import IndexEntry
-from cellular.bank.search import Index, Searcher, exact_search, faiss
+from cellular.bank.search import Index, Searcher, exact_search
 from cellular.types import FloatArray, IntArray
 
 QUERIES = 1000

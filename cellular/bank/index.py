@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faiss.contrib.ondisk import merge_ondisk
 from numpy.typing import NDArray
 
 from cellular.bank.calibration import calibrate, sample_rows
+from cellular.bank.faiss_library import faiss, merge_ondisk
 from cellular.bank.manifest import EMBEDDINGS, INDEX, LISTS, IndexEntry
-from cellular.bank.search import TILE_ROWS, Index, faiss, map_embeddings
+from cellular.bank.search import TILE_ROWS, Index, map_embeddings
 from cellular.config import IndexConfig
 from cellular.errors import CellularError
 from cellular.types import FloatArray

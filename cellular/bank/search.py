@@ -1,7 +1,6 @@
 """Search over the stored embeddings: exact, or by an index whose hits are re-ranked on them."""
 
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cellular.bank.faiss_library import faiss
 from cellular.types import FloatArray, IntArray
 
-faiss: Any = import_module("faiss")  # its type stubs lag behind its classes
 Index = Any
 TILE_ROWS = 2048  # 3 MB of float32 at D = 384
 QUERY_ROWS = 1024

@@ -1,0 +1,40 @@
+"""What FAISS's matrix products are told of the processor."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from threadpoolctl import threadpool_info
+
+from cellular.bank.faiss_library import known_kernels
+
+LOADED = """
+import json, cellular.bank
+from threadpoolctl import threadpool_info
+print(json.dumps({one["filepath"]: one.get("architecture") for one in threadpool_info()}))
+"""
+
+
+def kernels_of_faiss(**environment: str) -> str:
+    """By a process of its own: a library chooses once, when it is loaded."""
+    inherited = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED], env=inherited | environment, capture_output=True, check=True
+    )
+    found = {kernels for path, kernels in json.loads(done.stdout).items() if "faiss" in path}
+    if not found:
+        pytest.skip("this FAISS brings no OpenBLAS")
+    return found.pop()
+
+
+def test_faiss_multiplies_by_the_kernels_that_numpy_found() -> None:
+    kernels = known_kernels()
+    if kernels is None:
+        pytest.skip(f"FAISS's OpenBLAS has no kernels for {threadpool_info()}")
+    assert kernels_of_faiss() == kernels
+
+
+def test_the_users_own_choice_of_kernels_stands() -> None:
+    assert kernels_of_faiss(OPENBLAS_CORETYPE="Nehalem") == "Nehalem"
