@@ -92,8 +92,7 @@ def graph(contents: Contents, config: ServeConfig) -> dict[str, Part]:
 def fuse(parts: Mapping[str, Part], options: Mapping[str, Options]) -> tuple[Part, Options]:
     """All parts in the Gateway's one replica, with what the Embedder's would have of the machine."""
     stages = {name: part for name, part in parts.items() if name != "Gateway"}
-    batching = {name: options[name]["user_config"] for name in stages}
-    fused = Part(FusedReplica, (stages, batching, *parts["Gateway"].arguments))
+    fused = Part(FusedReplica, (stages, *parts["Gateway"].arguments))
     own = {key: value for key, value in options["Gateway"].items() if key != "autoscaling_config"}
     return fused, own | {"num_replicas": 1, "ray_actor_options": options["Embedder"]["ray_actor_options"]}
 

@@ -77,6 +77,16 @@ class Replica:
         self._batched.set_max_batch_size(int(batching["max_batch_size"]))  # type: ignore[attr-defined]
         self._batched.set_batch_wait_timeout_s(batching["batch_wait_timeout_s"])  # type: ignore[attr-defined]
 
+    def join_nothing(self) -> None:
+        """Take one call at a time, in place of a queue: for a caller in this process that joins its own."""
+        lock = asyncio.Lock()
+
+        async def alone(work: Work) -> Any:
+            async with lock:
+                return (await self._compute([work]))[0]
+
+        self._batched = alone
+
     async def statistics(self) -> dict[str, int]:
         """Calls, batches and rows since the start."""
         return dict(self.done)
@@ -264,22 +274,19 @@ class GatewayReplica(Gateway):
 
 
 class FusedReplica(GatewayReplica):
-    """Every stage in this process: no call leaves it.
+    """Every stage in this process: no call leaves it, and the Gateway alone joins requests.
 
     Args:
         parts: the stages, each after those that it calls.
-        batching: the `user_config` of each.
         config: of the application.
     """
 
-    async def __init__(  # type: ignore[misc]
-        self, parts: Mapping[str, Part], batching: Mapping[str, dict[str, float]], config: ServeConfig
-    ) -> None:
+    async def __init__(self, parts: Mapping[str, Part], config: ServeConfig) -> None:  # type: ignore[misc]
         stages: dict[str, Stage] = {}
         for name, part in parts.items():
             callees = ({callee: stages[callee] for callee in part.calls},) if part.calls else ()
             replica = part.replica(*part.arguments, *callees)
-            replica.reconfigure(batching[name])
+            replica.join_nothing()
             stages[name] = LocalStage(replica)
         await super().__init__(config, stages)
 
