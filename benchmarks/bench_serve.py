@@ -272,7 +272,9 @@ PARTS: dict[str, tuple[str, Part]] = {
     ),
     "saturated-forms": (
         "The same clients, and Ray Serve's own faster forms",
-        lambda rounds, seconds: saturation(["process", "graph", *FASTER], rounds, seconds),
+        lambda rounds, seconds: saturation(
+            ["process", "graph", *FASTER, "scaled+haproxy", "fused+haproxy"], rounds, seconds
+        ),
     ),
     "overload": (
         "More requests than can be answered",
