@@ -77,6 +77,6 @@ def _settings(given: Mapping[str, Any], config: "type[TrainingConfig]") -> dict[
     if "teacher" in given:
         data["teacher"] = {"name": given["teacher"]}
     groups = {group: {name: given.get(name) for name in names} for group, names in _GROUPS.items()}
-    if not config.model_fields["schedule"].is_required() and not any(groups["schedule"].values()):
+    if not config.model_fields["schedule"].is_required() and set(groups["schedule"].values()) == {None}:
         del groups["schedule"]  # the default is one length, and no length is none
     return {"target": given["target"], "data_folder": given["data"], "data": data, **groups}

@@ -105,6 +105,7 @@ def test_help_loads_nothing_heavy() -> None:
         ("evaluate", "--data", "/missing/data"),
         ("evaluate", "--decoder", "psychic"),
         ("serve", "--bank", "/missing/bank"),
+        ("adapter", "train", "corpus.txt", "--target", "{tmp}/adapter", "--steps", "0"),
     ],
     ids=" ".join,
 )
