@@ -20,12 +20,14 @@ Model = Callable[..., Tensor]  # (embeddings_BE, earlier_BNE, present_BN) -> (B,
 class EmbeddingBatch(NamedTuple):
     """Embeddings to read, and those that are wanted; float32, unit length."""
 
-    source_BE: Tensor
+    source_BE: Tensor  # damaged, if training damages
+    clean_BE: Tensor  # the same before
     target_BE: Tensor
     candidates_ME: Tensor  # targets of this worker and of all others
     negative_BM: Tensor  # bool: candidates that would be wrong
     earlier_BNE: Tensor  # what came before the source, newest last; N may be 0
-    present_BN: Tensor  # bool: whether there was something
+    present_BN: Tensor  # bool: whether there is something to be read
+    known_BN: Tensor  # bool: whether there was something, before training hid a part
     pieces_BL: Tensor  # int64, the targets' texts, L - 1 of each, padded by END; L may be 0
     mask_BL: Tensor  # float32, of the pieces and the END behind the last
 
@@ -39,7 +41,9 @@ class EmbeddingLoss:
     Args:
         config: weights of the parts.
         decoder: whose weights do not require gradients; None where its part has no weight.
-        guides: trained models whose mean output soft labels follow, instead of the target.
+        guides: trained models whose mean output soft labels follow, instead of the target. They read the
+            undamaged embedding and all that came before (Lopez-Paz et al. 2016, Unifying distillation and
+            privileged information).
     """
 
     def __init__(self, config: LossConfig, decoder: RET | None = None, guides: Sequence[Model] = ()) -> None:
@@ -53,7 +57,7 @@ class EmbeddingLoss:
         config = self._config
         loss = output_BE.new_zeros(())
         if config.contrast:
-            loss = loss + config.contrast * info_nce(output_BE, batch, config, self._guided(batch, history))
+            loss = loss + config.contrast * info_nce(output_BE, batch, config, self._guided(batch))
         if config.cosine:
             loss = loss + config.cosine * (1 - (output_BE * batch.target_BE).sum(1).mean())
         if self._decoder is not None and batch.pieces_BL.shape[1]:
@@ -61,11 +65,12 @@ class EmbeddingLoss:
         return loss
 
     @torch.no_grad()
-    def _guided(self, batch: EmbeddingBatch, history: tuple[Tensor, ...]) -> Tensor:
+    def _guided(self, batch: EmbeddingBatch) -> Tensor:
         """(B, E), unit length: what soft labels are near to."""
         if not self._guides:
             return batch.target_BE
-        outputs = [guide(batch.source_BE, *history) for guide in self._guides]
+        history = (batch.earlier_BNE, batch.known_BN) if batch.earlier_BNE.shape[1] else ()
+        outputs = [guide(batch.clean_BE, *history) for guide in self._guides]
         return F.normalize(torch.stack(outputs).mean(0), dim=1)
 
     def _text_loss(self, decoder: RET, output_BE: Tensor, batch: EmbeddingBatch) -> Tensor:

@@ -163,7 +163,7 @@ class EmbeddingSource:
     def _batch(self, draws: "_Draws", generator: np.random.Generator, alone: bool = False) -> EmbeddingBatch:
         rows_B, targets_B = draws.pairs(generator, self._rows)
         groups, embeddings_NE = draws.groups, draws.groups.texts.embeddings_NE
-        target_BE = embeddings_NE[targets_B].float()
+        clean_BE, target_BE = embeddings_NE[rows_B].float(), embeddings_NE[targets_B].float()
         earlier_BHE, present_BH = groups.earlier(rows_B, self._config.history)
         labels_B2 = self._labels(groups, targets_B)
         extra_X = draws.targets(generator, self._config.loss.extra)
@@ -171,12 +171,14 @@ class EmbeddingSource:
         candidates_ME = torch.cat([gather(target_BE, world), embeddings_NE[extra_X].float()])
         labels_M2 = torch.cat([gather(labels_B2, world), self._labels(groups, extra_X)])
         return EmbeddingBatch(
-            self._damage(embeddings_NE[rows_B].float()),
+            self._damage(clean_BE),
+            clean_BE,
             target_BE,
             candidates_ME,
             (labels_B2[:, None] != labels_M2).all(2),
             earlier_BHE,
             self._forget(present_BH),
+            present_BH,
             *self._pieces(groups, targets_B),
         )
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cellular.decoders.ret.model import RET, RETConfig
-from cellular.embedding_objectives import EmbeddingBatch, EmbeddingLoss, info_nce, similarity_ranks
+from cellular.embedding_objectives import EmbeddingBatch, EmbeddingLoss, Model, info_nce, similarity_ranks
 from cellular.training.lattice import gather
 from cellular.training.lattice_config import LossConfig
 
@@ -25,11 +25,13 @@ def batch_of(target_BE: Tensor, keys_B: Tensor, pieces_BL: Tensor | None = None)
     pieces_BL = torch.zeros(rows, 0, dtype=torch.int64) if pieces_BL is None else pieces_BL
     return EmbeddingBatch(
         source_BE=unit(rows, target_BE.shape[1]),
+        clean_BE=unit(rows, target_BE.shape[1]),
         target_BE=target_BE,
         candidates_ME=target_BE,
         negative_BM=keys_B[:, None] != keys_B,
         earlier_BNE=torch.zeros(rows, 0, target_BE.shape[1]),
         present_BN=torch.zeros(rows, 0, dtype=torch.bool),
+        known_BN=torch.zeros(rows, 0, dtype=torch.bool),
         pieces_BL=pieces_BL,
         mask_BL=torch.ones(pieces_BL.shape),
     )
@@ -77,6 +79,26 @@ def test_guides_stand_for_the_targets_in_soft_labels() -> None:
     loss = EmbeddingLoss(config, guides=[lambda _, half=half: half for half in halves])
     least = loss(lambda _: mean_BE, batch)
     assert all(loss(lambda _, other=other: other, batch) > least for other in (target_BE, unit(8, 16)))
+
+
+def test_guides_read_what_is_hidden_from_the_model() -> None:
+    batch = batch_of(unit(4, 16), torch.arange(4))._replace(
+        earlier_BNE=unit(4, 3, 16),
+        present_BN=torch.zeros(4, 3, dtype=torch.bool),
+        known_BN=torch.ones(4, 3, dtype=torch.bool),
+    )
+    read: dict[str, tuple[Tensor, ...]] = {}
+
+    def reader(name: str) -> Model:
+        def model(*inputs: Tensor) -> Tensor:
+            read[name] = inputs
+            return unit(4, 16)
+
+        return model
+
+    EmbeddingLoss(LossConfig(soft=0.5), guides=[reader("guide")])(reader("model"), batch)
+    assert read["model"] == (batch.source_BE, batch.earlier_BNE, batch.present_BN)
+    assert read["guide"] == (batch.clean_BE, batch.earlier_BNE, batch.known_BN)
 
 
 def test_the_parts_of_the_loss_add_up_by_their_weights() -> None:
