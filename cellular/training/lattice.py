@@ -183,9 +183,9 @@ class EmbeddingSource:
         )
 
     def _forget(self, present_BH: Tensor) -> Tensor:
-        """Cut some histories at a random place, so that short ones and none are learned too."""
+        """Leave some histories their last texts or none, fewer more often, so that these are learned too."""
         (batch, count), device = present_BH.shape, present_BH.device
-        kept_B1 = torch.randint(count + 1, (batch, 1), device=device)
+        kept_B1 = (torch.rand(batch, 1, device=device).square() * (count + 1)).floor()
         whole_B1 = torch.rand(batch, 1, device=device) >= self._config.forget
         return present_BH & (whole_B1 | (torch.arange(count, device=device) >= count - kept_B1))
 
