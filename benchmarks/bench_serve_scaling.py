@@ -28,7 +28,7 @@ from serve.settings import ServeConfig
 
 PICTURE = "serve_scaling.svg"
 STAGES = ("RETDecoder", "Embedder")
-MOST = 6  # that the picture has room for
+MOST = 8  # that the picture has room for
 
 
 class Phase(NamedTuple):
@@ -151,7 +151,7 @@ def table(
 
 
 def main(
-    seconds: Annotated[float, typer.Option(help="of each phase")] = 90,
+    seconds: Annotated[float, typer.Option(help="of each phase")] = 150,
     clients: Annotated[int, typer.Option(help="that do not pause")] = 16,
 ) -> None:
     """Shift the load, and draw what the stages do."""
