@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import faiss
+import faiss  # before the package, which would set its OpenBLAS: the scan is FAISS as it comes
 import numpy as np
 import torch
 import typer

@@ -52,8 +52,7 @@ class EmbeddingLoss:
 
     def __call__(self, model: Model, batch: EmbeddingBatch) -> Tensor:
         """Scalar float32."""
-        history = (batch.earlier_BNE, batch.present_BN) if batch.earlier_BNE.shape[1] else ()
-        output_BE = model(batch.source_BE, *history)
+        output_BE = model(batch.source_BE, *_history(batch, batch.present_BN))
         config = self._config
         loss = output_BE.new_zeros(())
         if config.contrast:
@@ -69,7 +68,7 @@ class EmbeddingLoss:
         """(B, E), unit length: what soft labels are near to."""
         if not self._guides:
             return batch.target_BE
-        history = (batch.earlier_BNE, batch.known_BN) if batch.earlier_BNE.shape[1] else ()
+        history = _history(batch, batch.known_BN)
         outputs = [guide(batch.clean_BE, *history) for guide in self._guides]
         return F.normalize(torch.stack(outputs).mean(0), dim=1)
 
@@ -79,6 +78,11 @@ class EmbeddingLoss:
         pieces_BL, mask_BL = batch.pieces_BL[some], batch.mask_BL[some]
         texts = Batch(output_BE[some], pieces_BL[:, :-1].contiguous(), pieces_BL, mask_BL)
         return self._likelihood(decoder, texts)
+
+
+def _history(batch: EmbeddingBatch, read_BN: Tensor) -> tuple[Tensor, ...]:
+    """What a model is called with behind the source: nothing where the training has no history."""
+    return (batch.earlier_BNE, read_BN) if batch.earlier_BNE.shape[1] else ()
 
 
 def info_nce(

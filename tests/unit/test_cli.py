@@ -105,7 +105,6 @@ def test_help_loads_nothing_heavy() -> None:
         ("evaluate", "--data", "/missing/data"),
         ("evaluate", "--decoder", "psychic"),
         ("serve", "--bank", "/missing/bank"),
-        ("adapter", "train", "corpus.txt", "--target", "{tmp}/adapter", "--steps", "0"),
     ],
     ids=" ".join,
 )
@@ -120,6 +119,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert out == ""
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+def test_a_training_of_no_steps_is_refused_where_the_default_has_a_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("adapter", "train", "corpus.txt", "--target", str(tmp_path / "adapter"), "--steps", "0")
+    assert run(monkeypatch, *words) == 2
+    assert capsys.readouterr().err.startswith("error: schedule.steps: ")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,10 @@ from threadpoolctl import threadpool_info
 
 from cellular.bank.faiss_library import known_kernels
 
+pytestmark = pytest.mark.skipif(
+    known_kernels() is None, reason=f"FAISS's OpenBLAS has no kernels for {threadpool_info()}"
+)
+
 LOADED = """
 import json, cellular.bank
 from threadpoolctl import threadpool_info
@@ -30,10 +34,7 @@ def kernels_of_faiss(**environment: str) -> str:
 
 
 def test_faiss_multiplies_by_the_kernels_that_numpy_found() -> None:
-    kernels = known_kernels()
-    if kernels is None:
-        pytest.skip(f"FAISS's OpenBLAS has no kernels for {threadpool_info()}")
-    assert kernels_of_faiss() == kernels
+    assert kernels_of_faiss() == known_kernels()
 
 
 def test_the_users_own_choice_of_kernels_stands() -> None:
