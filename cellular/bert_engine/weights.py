@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellular.graphs import UnsupportedModelError
+from cellular.large_pages import LINE, LargePages
 from cellular.types import FloatArray
 
 # What the kernel computes; a setting that a file does not have is the default of transformers.
@@ -26,7 +27,6 @@ INPUT_PARTS: Final[dict[Precision, int]] = {"bf16": 1, "bf16x2": 1, "fp32": 2}
 """The bfloat16 numbers that make one input of a product."""
 
 _BLOCK = 32
-_LINE = 32  # numbers of 16 bits in a cache line
 _MOST_INNER = 384  # so that a block's inputs and weights fit the nearest cache
 
 
@@ -171,20 +171,12 @@ def _layer(
 
 
 def _together(layers: list[Layer]) -> list[Layer]:
-    """The same, their products' weights in one array, at multiples of a cache line.
-
-    Only large arrays have large pages, which save look-ups, and NumPy's begin anywhere.
-    """
-    total = sum(part.weights.size for layer in layers for part in layer[:4])
-    memory = np.empty(total + _LINE, np.uint16)
-    start = -memory.ctypes.data % (2 * _LINE) // 2
+    """The same, their products' weights in one memory."""
+    parts = [part for layer in layers for part in layer[:4]]
+    memory = LargePages(sum(part.weights.nbytes + LINE for part in parts))
 
     def moved(part: Linear) -> Linear:
-        nonlocal start
-        place = memory[start : start + part.weights.size]
-        place[:] = part.weights.ravel()
-        start += part.weights.size
-        return Linear(part.parts, place, part.bias_N)
+        return part._replace(weights=memory.keep(part.weights))
 
     return [
         layer._replace(

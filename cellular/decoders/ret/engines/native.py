@@ -24,9 +24,12 @@ from cellular.decoders.ret.engines.compiled import (
 from cellular.decoders.ret.engines.packing import pack
 from cellular.decoders.ret.model import RET, VOCABULARY
 from cellular.decoders.ret.weights import Precision
+from cellular.large_pages import LargePages
 from cellular.types import FloatArray, IntArray
 
 _SLOTS = 4  # texts written at once: the weights are read once for all, and their caches stay near the core
+
+_MOST_BYTES = 8  # a weight; of what is kept, the head is there twice, and nothing is wider than float32
 
 _INT, _POINTER = ctypes.c_int32, ctypes.c_void_p
 
@@ -69,7 +72,8 @@ class NativeEngine(CompiledEngine):
         if precision != "fp32":
             self.cache_type = np.float16  # half of what attention reads; far finer than the rounded inputs
         self._library = _load(compile_kernel(target))
-        self._arrays: list[NDArray[np.generic]] = []  # what the structure points to
+        # What the structure points to: a whole layer is read again for every piece.
+        self._memory = LargePages(_MOST_BYTES * sum(weight.numel() for weight in model.parameters()))
         self._structure = self._fill(model)
 
     def _fill(self, model: RET) -> _Model:
@@ -92,8 +96,7 @@ class NativeEngine(CompiledEngine):
         )
 
     def _pointer(self, array: NDArray[np.generic]) -> int:
-        self._arrays.append(array)
-        return array.ctypes.data
+        return self._memory.keep(array).ctypes.data
 
     def _vector(self, tensor: Tensor) -> int:
         return self._pointer(to_array(tensor))
