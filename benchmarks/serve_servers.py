@@ -241,7 +241,7 @@ def ray_server(names: Sequence[str], config: ServeConfig) -> Iterator[str]:
     for name in names:
         serve.run(APPLICATIONS[name](config), name=name, route_prefix=f"/{name}")
     yield f"http://127.0.0.1:{port}"
-    serve.shutdown()  # type: ignore[no-untyped-call]
+    app.shut_down()
     ray.shutdown()
 
 
