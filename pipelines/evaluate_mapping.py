@@ -3,7 +3,6 @@
 import platform
 import random
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,7 +35,6 @@ from pipelines.mapping_report import MappingReport, MappingRow
 from pipelines.progress import bar
 
 BATCH = 64
-DEFAULTS = {"map": "lattice-reply-", "denoise": "lattice-denoise-"}  # begin of the packaged names
 _CACHE_BYTES = 8 << 30
 
 
@@ -49,9 +47,9 @@ def run(config: MappingConfig) -> MappingReport:
     folder = data_folder(config.data)
     cache = config.cache or user_cache_path("cellular") / "embeddings"
     with EmbeddingLoader(config.teacher, cache, _CACHE_BYTES) as loader:
-        made = [checkpoint_mapper(name, loader.fingerprint) for name in _checkpoints(config)]
         score = _map if config.task == "map" else _denoise
-        rows, mappers = score(config, folder, loader, made)
+        named = [checkpoint_mapper(name, loader.fingerprint) for name in config.checkpoints]
+        rows, mappers = score(config, folder, loader, named)
     return MappingReport(
         created=datetime.now(UTC),
         version=__version__,
@@ -64,18 +62,17 @@ def run(config: MappingConfig) -> MappingReport:
     )
 
 
-def _checkpoints(config: MappingConfig) -> Sequence[str]:
-    """Those named, or the packaged ones for the task."""
-    packaged = [name for name in packaged_checkpoints() if name.startswith(DEFAULTS[config.task])]
-    return config.checkpoints or packaged
+def _packaged(purpose: str, fingerprint: str) -> list[Mapper]:
+    names = [name for name in packaged_checkpoints() if name.startswith(f"lattice-{purpose}-")]
+    return [checkpoint_mapper(name, fingerprint) for name in names]
 
 
 def _map(
-    config: MappingConfig, folder: Path, loader: EmbeddingLoader, made: Sequence[Mapper]
+    config: MappingConfig, folder: Path, loader: EmbeddingLoader, named: list[Mapper]
 ) -> tuple[list[MappingRow], list[Mapper]]:
     """A row for each set and mapper, and one more where the history is read."""
     rows: list[MappingRow] = []
-    mappers: list[Mapper] = []
+    mappers: dict[str, Mapper] = {}
     seen = {text for file in sorted(folder.glob("*_train.parquet")) for text in training_texts(file)}
     for name in _sets_of_pairs(folder, config):
         file = folder / f"{name}_{config.split}.parquet"
@@ -85,12 +82,13 @@ def _map(
         texts = training_pairs(folder / f"{name}_train.parquet", pairs, config.fitted)
         fitted = embed_pairs(name, texts, loader)
         alone = MappingTest(name, fitted.sources, fitted.targets)
-        baselines = [identity(), mean(alone), ridge(alone)]
-        rows += [_row(mapper, test, False) for mapper in [*baselines, *made]]
+        made = named or _packaged("reply" if pairs.order else "paraphrase", loader.fingerprint)
+        whole = [identity(), mean(alone), ridge(alone), *made]
+        rows += [_row(mapper, test, False) for mapper in whole]
         if pairs.order:
             rows += [_row(mapper, test, True) for mapper in [ridge(fitted), *made] if mapper.history]
-        mappers = [*baselines, *made]
-    return rows, mappers
+        mappers |= {mapper.name: mapper for mapper in whole}
+    return rows, list(mappers.values())
 
 
 def _sets_of_pairs(folder: Path, config: MappingConfig) -> list[str]:
@@ -102,7 +100,7 @@ def _sets_of_pairs(folder: Path, config: MappingConfig) -> list[str]:
 
 
 def _denoise(
-    config: MappingConfig, folder: Path, loader: EmbeddingLoader, made: Sequence[Mapper]
+    config: MappingConfig, folder: Path, loader: EmbeddingLoader, named: list[Mapper]
 ) -> tuple[list[MappingRow], list[Mapper]]:
     """A row for each damage and mapper, on as many texts of each set."""
     training = training_counts(folder)
@@ -113,6 +111,7 @@ def _denoise(
     embeddings = loader.encode(texts[: config.limit])
     sample = random.Random(SEED).sample(sorted(training), min(config.fitted, len(training)))
     fitted = _damaged_in_all_ways(loader.encode(sample))
+    made = named or _packaged("denoise", loader.fingerprint)
     mappers = [identity(), mean(fitted), ridge(fitted), *made]
     tests = [damaged(name, embeddings) for name in DAMAGES]
     return [_row(mapper, test, False) for test in tests for mapper in mappers], mappers

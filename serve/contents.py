@@ -19,7 +19,6 @@ from serve.settings import BankSettings, ServeConfig, StageName
 
 logger = logging.getLogger("ray.serve.cellular")
 
-LATTICES = ("lattice-denoise-all-MiniLM-L6-v2", "lattice-reply-all-MiniLM-L6-v2")
 NEEDS: Final[dict[StageName, str]] = {
     "PhraseBankDecoder": "name a bank",
     "RETDecoder": "name a checkpoint of the banks' teacher",
@@ -112,11 +111,12 @@ def _checkpoint(config: ServeConfig, space: Space | None) -> tuple[str | None, S
 def _lattices(config: ServeConfig, space: Space) -> dict[str, str]:
     """Those that were asked for, or those of the package that fit, by the last part of their name."""
     asked = config.lattices
+    packaged = [name for name in packaged_checkpoints() if name.startswith("lattice-")]
     found = {}
-    for lattice in LATTICES if asked is None else asked:
+    for lattice in packaged if asked is None else asked:
         if asked is not None:
             _check_space(f"lattice {lattice}", load_lattice(lattice).teacher, space)
-        elif lattice not in packaged_checkpoints() or load_lattice(lattice).teacher != space.fingerprint:
+        elif load_lattice(lattice).teacher != space.fingerprint:
             continue
         found[Path(lattice).name] = _located(lattice)
     return found
