@@ -49,6 +49,11 @@ class GatheringStage:
         self.settings = settings
         self._waiting: deque[Request] = deque()
         self._travelling: dict[asyncio.Task[None], list[Request]] = {}
+        self._lone = 0  # calls that their one request makes itself
+
+    @property
+    def _calls(self) -> int:
+        return len(self._travelling) + self._lone
 
     def stream(self, method: str, *arguments: Any) -> AsyncGenerator[Any]:
         """Streams are not joined."""
@@ -70,6 +75,8 @@ class GatheringStage:
         """The results of the caller's own rows."""
         if len(self._waiting) >= self.settings.queue:
             raise OverloadedError
+        if not self._waiting and self._calls < min(self.stage.replicas(), self.settings.calls):
+            return await self._alone(method, rows, *options)
         loop = asyncio.get_running_loop()
         request = Request(rows, (method, *options), loop.create_future(), request_ids.get())
         self._waiting.append(request)
@@ -82,11 +89,20 @@ class GatheringStage:
             self._leave(request)
             raise
 
+    async def _alone(self, method: str, rows: Any, *options: Any) -> Any:
+        """The results of a call that nothing can join: it needs no task of its own."""
+        self._lone += 1
+        try:
+            return await self.stage.call(method, rows, *options)
+        finally:
+            self._lone -= 1
+            self._send()
+
     def _send(self) -> None:
         replicas = self.stage.replicas()
-        while self._waiting and len(self._travelling) < self.settings.calls:
+        while self._waiting and self._calls < self.settings.calls:
             waiting = sum(len(one.rows) for one in self._waiting)
-            if len(self._travelling) >= replicas and waiting < self.settings.rows:
+            if self._calls >= replicas and waiting < self.settings.rows:
                 break
             self._depart(ceil(waiting / replicas))
 
@@ -123,7 +139,7 @@ class GatheringStage:
 
     def _hurry(self, request: Request) -> None:
         """Send what waits if the request, which has waited long enough, is still there."""
-        while request in self._waiting and len(self._travelling) < self.settings.calls:
+        while request in self._waiting and self._calls < self.settings.calls:
             self._depart(self.settings.rows)
 
     def _leave(self, request: Request) -> None:

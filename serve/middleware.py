@@ -7,6 +7,7 @@ lines of the log. What is left to do here is to check the ids that clients send,
 import asyncio
 import re
 from email.message import Message as MediaType
+from functools import lru_cache
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -141,6 +142,7 @@ class Body:
             raise ProblemError(415, "unsupported_media_type", detail, headers={"Accept": "application/json"})
 
 
+@lru_cache(64)
 def is_json(content_type: str) -> bool:
     """Whether a Content-Type is JSON, as FastAPI reads it."""
     parsed = MediaType()

@@ -73,10 +73,12 @@ async def test_a_lone_request_leaves_at_once_and_what_comes_meanwhile_shares_the
 
 async def test_arrays_are_joined_and_divided_by_rows():
     held = HeldStage()
-    held.open.set()
     stage = gathering(held, rows=100)
     parts = [np.full((count, 2), count, np.float32) for count in (1, 3, 2)]
-    answers = await asyncio.gather(*requests(stage, *parts))
+    tasks = requests(stage, *parts)
+    await turns()
+    held.open.set()
+    answers = await asyncio.gather(*tasks)
     assert [len(answer) for answer in answers] == [1, 3, 2]
     assert all(row.tolist() == [3, 3] for (row,) in answers[1])
     assert [len(rows) for _, rows in held.calls] == [1, 5]
@@ -157,8 +159,9 @@ async def test_a_caller_that_leaves_ends_only_a_call_that_was_its_alone():
     stage = gathering(held)
     alone, *waiting = requests(stage, ["a"], ["b"], ["c"], ["d"])
     await turns()
-    alone.cancel()
     waiting[0].cancel()
+    await turns()
+    alone.cancel()
     await turns()
     assert held.cancelled == 1
     assert held.calls[1] == ("encode", ["c", "d"])
