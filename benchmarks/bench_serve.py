@@ -262,7 +262,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     ),
     "idle": (
         "One request at a time, the default teacher and RET, 64 pieces",
-        lambda rounds, seconds: idle("real", PLAIN, rounds, seconds),
+        lambda rounds, seconds: idle("real", [*PLAIN, "graph+haproxy", "fused+haproxy"], rounds, seconds),
     ),
     "saturation": (
         f"{CLIENTS} clients that do not pause, the default teacher and RET, 64 pieces",
