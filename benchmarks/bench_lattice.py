@@ -10,7 +10,6 @@ own held, less what it held before.
 
 import multiprocessing
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -135,7 +134,7 @@ def measure_whole(batch: int, training: bool, rounds: int) -> tuple[float, float
     torch.set_num_threads(1)
     lattice = Lattice3D().bfloat16().train(training)
     embeddings_BE = torch.nn.functional.normalize(torch.randn(batch, 384))
-    before, times = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
+    before, times = peak_mib(), []
     for _ in range(rounds + 1):
         began = time.thread_time()
         if training:
@@ -143,8 +142,13 @@ def measure_whole(batch: int, training: bool, rounds: int) -> tuple[float, float
         else:
             forward(lattice, embeddings_BE)
         times.append((time.thread_time() - began) * 1000)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return statistics.median(times[1:]), (peak - before) / 1024  # the first round warms up
+    return statistics.median(times[1:]), peak_mib() - before  # the first round warms up
+
+
+def peak_mib() -> float:
+    """The most memory that this process has held; `getrusage` would count the parent's too."""
+    status = Path("/proc/self/status").read_text("ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def whole(rounds: int) -> list[str]:
