@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from benchmarks.memory import peak_mib
 
 SIZES = (10_000, 100_000, 1_000_000)
 RESULTS = Path(__file__).parent / "results" / "build.md"
@@ -50,8 +51,7 @@ def measure(corpus: str, target: str) -> None:
     start = time.perf_counter()
     report = run(config)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"total": seconds, "peak": peak, **report.model_dump(mode="json")}))
+    print(json.dumps({"total": seconds, "peak": peak_mib(), **report.model_dump(mode="json")}))
 
 
 def build(phrases: int) -> str:

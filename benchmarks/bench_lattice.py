@@ -1,6 +1,6 @@
 """A lattice's cell update beside a 3D convolution of the same shape, and the default lattice as a whole.
 
-    python benchmarks/bench_lattice.py [--rounds 15] [--report FILE.md]
+    python -m benchmarks.bench_lattice [--rounds 15] [--report FILE.md]
 
 Anchor: Conv3d of 3 x 3 x 3 -> GELU -> Conv3d of 1, from C channels to 2 C and back, channels first, fp32:
 what one writes first. Beside it the same in bf16, and channels last. Times are of the working thread on the
@@ -23,6 +23,7 @@ import typer
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from benchmarks.memory import peak_mib
 from cellular.lattice import Lattice3D, LatticeConfig
 
 SHAPES = ((16, 8, 32), (16, 16, 64))  # batch, cells along an axis, channels
@@ -145,12 +146,6 @@ def measure_whole(batch: int, training: bool, rounds: int) -> tuple[float, float
     return statistics.median(times[1:]), peak_mib() - before  # the first round warms up
 
 
-def peak_mib() -> float:
-    """The most memory that this process has held; `getrusage` would count the parent's too."""
-    status = Path("/proc/self/status").read_text("ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
 def whole(rounds: int) -> list[str]:
     """Rows of Markdown: the default lattice with its sweeps."""
     lines = [
@@ -179,7 +174,7 @@ def main(
     lines += whole(min(rounds, 5))
     print("\n".join(lines))
     if report is not None:
-        heading = "# A lattice's cell update\n\n`python benchmarks/bench_lattice.py`, "
+        heading = "# A lattice's cell update\n\n`python -m benchmarks.bench_lattice`, "
         report.write_text(heading + "\n".join(lines), encoding="utf-8")
 
 

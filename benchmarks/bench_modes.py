@@ -1,6 +1,6 @@
 """Is tokenization needed? The direct mode, which reads an embedding, beside text to text, which reads pieces.
 
-    python benchmarks/bench_modes.py [--data FOLDER] [--bank BANK] [--limit N] [--report FILE] [PIPELINE ...]
+    python -m benchmarks.bench_modes [--data FOLDER] [--bank BANK] [--limit N] [--report FILE] [PIPELINE ...]
 
 PIPELINE is a name that `load_config` knows, or a YAML file. Every pipeline answers the same held-out texts
 with the same text again, on the protocol of `jobs.evaluate`: quality, and milliseconds from a text to its
@@ -18,6 +18,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.memory import peak_mib
 from cellular.config import EvaluationConfig
 from cellular.pipeline import FlexibleCellularPipeline
 from pipelines import evaluate
@@ -26,12 +27,6 @@ from pipelines.evaluation_report import Row
 PIPELINES = ["direct_embedding_pipeline", "hybrid_embedding_pipeline", "text_to_text_pipeline"]
 METRICS = {"bleu": 1, "f1": 3, "exact_match": 3, "cosine": 3}
 TEXTS = [f"Number {number}: two dogs run along the beach behind a red ball." for number in range(64)]
-
-
-def peak_mib() -> float:
-    """The most memory that this process has held; `getrusage` would count the parent's too."""
-    status = Path("/proc/self/status").read_text("ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def load_and_answer(pipeline: str) -> None:
@@ -47,7 +42,7 @@ def load_and_answer(pipeline: str) -> None:
 
 def measure(pipeline: str) -> dict[str, float]:
     """Memory and parameters, from a process of its own."""
-    command = [sys.executable, __file__, "--alone", pipeline]
+    command = [sys.executable, "-m", "benchmarks.bench_modes", "--alone", pipeline]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     figures: dict[str, float] = json.loads(found.stdout.splitlines()[-1])
     return figures
