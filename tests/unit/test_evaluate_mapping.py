@@ -141,6 +141,21 @@ def test_an_evaluation_has_a_row_for_each_mapper_with_and_without_history(
     assert denoised.rows[0].scores["cosine"].mean == pytest.approx(1.0)
 
 
+def test_turns_and_paraphrases_are_each_judged_by_the_lattice_made_for_them(
+    dialogues: Path, tmp_path: Path
+) -> None:
+    for split in ("train", "test"):
+        images = [number for number in range(6) for _ in range(2)]
+        texts = [f"{split} image {number}, caption {row}" for row, number in enumerate(images)]
+        write(dialogues / f"captions_{split}.parquet", image_id=images, text=texts)
+    report = run(MappingConfig(task="map", data=dialogues, limit=4, fitted=100, cache=tmp_path / "cache"))
+    lattices = {(row.set, row.mapper) for row in report.rows if row.parameters > 1_000_000}
+    assert lattices == {
+        ("captions", "lattice-paraphrase-all-MiniLM-L6-v2"),
+        ("dialogue", "lattice-reply-all-MiniLM-L6-v2"),
+    }
+
+
 def test_a_checkpoint_of_another_teacher_or_kind_is_refused(tmp_path: Path) -> None:
     save_mlp(tmp_path / "mlp", MLPCheckpoint(MLP(MLPConfig(hidden=8)), "other:0001"))
     with pytest.raises(CellularError, match="reads embeddings of other:0001, not of mine:0002"):
