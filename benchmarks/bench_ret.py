@@ -33,6 +33,7 @@ from cellular.decoders.ret.engines.numba import NumbaEngine
 from cellular.decoders.ret.generation import Engine
 from cellular.decoders.ret.vocabulary import END
 from cellular.embeddings import EmbeddingLoader
+from cellular.large_pages import LargePages
 from cellular.metrics import corpus_scores
 from cellular.types import FloatArray
 from pipelines.evaluation_data import held_out_texts, training_counts
@@ -147,8 +148,8 @@ class Limits:
         return float(rounds * chains * lanes / best_time(lambda: run(ctypes.c_long(rounds))) / 1e9)
 
     def bandwidth(self, size: int) -> float:
-        """Gigabytes a second, of reading so many bytes again and again."""
-        array = np.ones(size // 4 // 128 * 128, np.float32)
+        """Gigabytes a second, of reading so many bytes again and again, where the weights would stand."""
+        array = LargePages(size).keep(np.ones(size // 4 // 128 * 128, np.float32))
         rounds = max(1, 100_000_000 // array.nbytes)
         arguments = ctypes.c_void_p(array.ctypes.data), ctypes.c_long(array.size), ctypes.c_long(rounds)
         return array.nbytes * rounds / best_time(lambda: self._library.limit_read(*arguments)) / 1e9
