@@ -132,9 +132,9 @@ def find_checkpoint(folder_or_name: Path | str) -> Path:
     )
 
 
-def packaged_checkpoints() -> list[str]:
-    """The names of those that come with the package."""
-    return sorted(path.parent.name for path in _PACKAGED.glob(f"*/{CONFIG}"))
+def packaged_checkpoints(beginning: str = "") -> list[str]:
+    """The names of those that come with the package, or of those that begin so."""
+    return sorted(path.parent.name for path in _PACKAGED.glob(f"{beginning}*/{CONFIG}"))
 
 
 def _read_config(path: Path, config: type[Config]) -> Config:

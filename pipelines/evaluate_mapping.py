@@ -63,8 +63,7 @@ def run(config: MappingConfig) -> MappingReport:
 
 
 def _packaged(purpose: str, fingerprint: str) -> list[Mapper]:
-    names = [name for name in packaged_checkpoints() if name.startswith(f"lattice-{purpose}-")]
-    return [checkpoint_mapper(name, fingerprint) for name in names]
+    return [checkpoint_mapper(name, fingerprint) for name in packaged_checkpoints(f"lattice-{purpose}-")]
 
 
 def _map(

@@ -111,9 +111,8 @@ def _checkpoint(config: ServeConfig, space: Space | None) -> tuple[str | None, S
 def _lattices(config: ServeConfig, space: Space) -> dict[str, str]:
     """Those that were asked for, or those of the package that fit, by the last part of their name."""
     asked = config.lattices
-    packaged = [name for name in packaged_checkpoints() if name.startswith("lattice-")]
     found = {}
-    for lattice in packaged if asked is None else asked:
+    for lattice in packaged_checkpoints("lattice-") if asked is None else asked:
         if asked is not None:
             _check_space(f"lattice {lattice}", load_lattice(lattice).teacher, space)
         elif load_lattice(lattice).teacher != space.fingerprint:

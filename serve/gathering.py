@@ -96,7 +96,8 @@ class GatheringStage:
             return await self.stage.call(method, rows, *options)
         finally:
             self._lone -= 1
-            self._send()
+            if self._waiting:  # not at once: who leaves at the same time is not sent
+                asyncio.get_running_loop().call_soon(self._send)
 
     def _send(self) -> None:
         replicas = self.stage.replicas()

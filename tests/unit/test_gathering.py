@@ -159,9 +159,8 @@ async def test_a_caller_that_leaves_ends_only_a_call_that_was_its_alone():
     stage = gathering(held)
     alone, *waiting = requests(stage, ["a"], ["b"], ["c"], ["d"])
     await turns()
-    waiting[0].cancel()
-    await turns()
     alone.cancel()
+    waiting[0].cancel()
     await turns()
     assert held.cancelled == 1
     assert held.calls[1] == ("encode", ["c", "d"])
