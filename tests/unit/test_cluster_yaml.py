@@ -42,6 +42,7 @@ def test_workers_scale_from_nothing_within_the_bound(config: dict[str, Any]) -> 
 @pytest.mark.parametrize("kind", ["head_start_ray_commands", "worker_start_ray_commands"])
 def test_every_node_authenticates_spills_and_has_the_fast_proxy(config: dict[str, Any], kind: str) -> None:
     assert "RAY_AUTH_MODE=token RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_THROUGHPUT" in commands(config, kind)
+    assert "RAY_SERVE_USE_PACK_SCHEDULING_STRATEGY=1 ~/venv/bin/ray start" in commands(config, kind)
     assert "--object-spilling-directory=" in commands(config, kind)
 
 

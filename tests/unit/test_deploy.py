@@ -70,6 +70,16 @@ def test_every_pod_has_the_ports_of_requests_and_metrics(containers):
         assert ports["metrics"] == 8080
 
 
+def test_every_pod_has_the_fast_proxy_and_lets_stages_share_a_node(containers):
+    for container in containers:
+        on = {variable["name"] for variable in container["env"] if variable["value"] == "1"}
+        assert on >= {
+            "RAY_SERVE_ENABLE_HA_PROXY",
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED",
+            "RAY_SERVE_USE_PACK_SCHEDULING_STRATEGY",
+        }
+
+
 def test_the_image_has_every_package_of_the_project():
     lines = (ROOT / "deploy/Dockerfile").read_text("utf-8").splitlines()
     copied = {words[2] for line in lines if (words := line.split())[:1] == ["COPY"] and len(words) == 4}
