@@ -4,9 +4,10 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 
 import ray
@@ -22,16 +23,18 @@ CONNECT_SECONDS = 3.0
 def connected() -> Iterator[None]:
     """Use the cluster that is already connected, the one that RAY_ADDRESS names, or a local one.
 
-    What was started or connected here ends with the block.
+    What was started or connected here ends with the block. In it all printing goes to standard error: Ray
+    prints its warnings to standard output, where a command's JSON belongs.
     """
     if ray.is_initialized():
         yield
         return
-    _connect()
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):
+        _connect()
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import ray.data
 
 READ_CPUS = 0.25  # of a task that reads a shard
+READERS = 8  # at once: each is a process to start, and a shard is read in less time than that
 
 
 def read_shards(paths: Sequence[Path], columns: Sequence[str]) -> ray.data.Dataset:
@@ -24,7 +25,9 @@ def read_shards(paths: Sequence[Path], columns: Sequence[str]) -> ray.data.Datas
     rows = [{"path": str(path)} for path in paths]
     shards = ray.data.from_items(rows, override_num_blocks=len(rows))
     read = partial(_read_shard, columns=list(columns))
-    return shards.map_batches(read, batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS)
+    return shards.map_batches(
+        read, batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS, concurrency=READERS
+    )
 
 
 def _read_shard(row: pa.Table, columns: list[str]) -> pa.Table:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"  # reports wait for a look at the workers
 os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # a process of each training, for clouds
 os.environ["RAY_LOG_MONITOR_MANY_FILES_THRESHOLD"] = "0"  # it would list all logs ten times a second
+with warnings.catch_warnings(action="ignore"):  # it warns of its own settings, once a process
+    DATA = ray.data.DataContext.get_current()
 
 
 @pytest.fixture(scope="session")
@@ -34,9 +37,8 @@ def cluster() -> Iterator[str]:
             "enable_metrics_collection": False,  # tests/cluster have the metrics
         },
     )
-    data = ray.data.DataContext.get_current()
-    data.enable_progress_bars = False
-    data.execution_no_progress_timeout_s = 60
+    DATA.enable_progress_bars = False
+    DATA.execution_no_progress_timeout_s = 60
     yield context.address_info["gcs_address"]
     ray.shutdown()
 
