@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
+from pathlib import Path
 
 import ray
 import ray.data
@@ -76,7 +77,7 @@ def _connect() -> None:
         logging_level=logging.ERROR,
         log_to_driver=False,
     )
-    with _own_sigterm_handler():
+    with _own_sigterm_handler(), _nothing_on_standard_error():
         try:
             try:
                 connect()
@@ -92,6 +93,19 @@ def _connect() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
+
+
+@contextmanager
+def _nothing_on_standard_error() -> Iterator[None]:
+    """Silence Ray's C++, which says that it is to log less. What fails is raised."""
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextmanager
