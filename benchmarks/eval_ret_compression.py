@@ -143,7 +143,8 @@ def main(
         threadpool_limits(1),
     ):
         texts = {name: held_out_texts(DATA / f"{name}_test.parquet", training, None, limit) for name in SETS}
-        sets = [HeldOut(name, some, loader.encode(some)) for name, some in texts.items()]
+        vectors = {name: loader.encode(some) for name, some in texts.items()}
+        sets = [HeldOut(name, texts[name], rows, rows) for name, rows in vectors.items()]
         forms = [open_form("fp32", base, engine), *plain_forms(load_checkpoint(base), Path(folder), engine)]
         forms += [open_form(name, Path(path), engine) for name, path in pairs]
         print(

@@ -205,6 +205,12 @@ class EvaluationConfig(HeldOutConfig):
     training_bank: bool = Field(False, description="without a bank: build that of the train files, once")
     checkpoint: Path | None = Field(None, description="RET's weights; None: those of the package")
     engine: str = Field("auto", description="what runs RET: a name in ENGINES; auto: the fastest")
+    damages: tuple[str, ...] = Field(
+        ("none",), min_length=1, description="what happens to the embeddings first: names in DAMAGES"
+    )
+    lattices: tuple[str, ...] = Field(
+        (), description="names or folders: each decoder that reads embeddings answers behind each as well"
+    )
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of what samples")
 
 

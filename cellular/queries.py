@@ -26,6 +26,20 @@ def query_embeddings(
     return teacher().encode(texts) if file is None else read_embeddings(file, dimension)
 
 
+def through_lattice(folder_or_name: str, embeddings: FloatArray, fingerprint: str) -> FloatArray:
+    """What a lattice makes of (N, D) embeddings of a teacher, (N, D) float32 of unit length.
+
+    Raises:
+        CellularError: there is no such lattice, or it reads another teacher's.
+    """
+    from cellular.lattice import load_lattice
+    from cellular.lattice.inference import process
+
+    checkpoint = load_lattice(folder_or_name)
+    checkpoint.check_teacher(fingerprint)
+    return process(checkpoint.lattice, embeddings)
+
+
 def checked_teacher(name: str, check: Callable[[str], None]) -> Teacher:
     """The teacher of a name, once its fingerprint has passed a bank's or a decoder's check.
 

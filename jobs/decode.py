@@ -8,6 +8,10 @@ import typer
 from jobs.console import AsJson, run, show
 
 DECODER = "phrase_bank, ret or hybrid. By default phrase_bank where a bank is given, else ret."
+LATTICE = (
+    "Send the embeddings through this lattice first: a name or a folder. "
+    "lattice-denoise-all-MiniLM-L6-v2 mends damaged ones."
+)
 METHOD = (
     "Of phrase_bank: greedy, weighted, beam_search, context_aware (default). "
     "Of ret: greedy (default), beam, sample."
@@ -19,6 +23,7 @@ def main(
         Path | None, typer.Argument(help="A .npy, .arrow, .parquet or .jsonl file of embeddings.")
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="Embed this text first; may be repeated.")] = None,
+    lattice: Annotated[str | None, typer.Option(help=LATTICE)] = None,
     decoder: Annotated[str | None, typer.Option(help=DECODER)] = None,
     bank: Annotated[
         Path | None, typer.Option(help="Folder of the bank; by default the demo's. Unused by ret.")
@@ -36,12 +41,14 @@ def main(
 ) -> None:
     """Decode embeddings: the text, its score (cosine, where the decoder knows it) and where it came from."""
     from cellular.decoders.opening import DecodeOptions, open_decoder
-    from cellular.queries import query_embeddings
+    from cellular.queries import query_embeddings, through_lattice
 
     opened = open_decoder(
         decoder or ("phrase_bank" if bank else "ret"), DecodeOptions(bank, checkpoint, method, effort, seed)
     )
     rows = query_embeddings(opened.dimension, opened.teacher, text or [], embeddings)
+    if lattice:
+        rows = through_lattice(lattice, rows, opened.fingerprint)
     answers = [
         {"input": text[number] if text else number, **answer._asdict()}
         for number, answer in enumerate(opened.answer(rows))

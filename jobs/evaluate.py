@@ -12,6 +12,8 @@ DECODER = (
     "ret, hybrid, phrase_bank, nearest, constant, a checkpoint's or a bank's folder, a pipeline's YAML file; "
     "may be repeated."
 )
+DAMAGE = "What happens to the embeddings first: noise 1, half the numbers, 2 bits, …; may be repeated."
+LATTICE = "Decode what this lattice makes of the embeddings as well: a name or a folder; may be repeated."
 MODE = "A whole pipeline as well: direct, text_to_text or hybrid; may be repeated."
 DATA = "Folder of NAME_train.parquet, NAME_test.parquet, … By default CELLULAR_DATA."
 
@@ -31,6 +33,8 @@ def main(
     engine: Annotated[str, typer.Option(help="What runs RET. By default the fastest there is.")] = "auto",
     teacher: Annotated[str, typer.Option(help="A name, a folder or a hub name.")] = "all-MiniLM-L6-v2",
     precision: Annotated[str, typer.Option(help="The teacher's: auto, fp32 or bf16.")] = "auto",
+    damage: Annotated[list[str] | None, typer.Option(help=DAMAGE)] = None,
+    lattice: Annotated[list[str] | None, typer.Option(help=LATTICE)] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of a decoder that samples.")] = 3,
     task: Annotated[
         str | None, typer.Option(help="map or denoise: embeddings to embeddings, instead of to texts.")
@@ -61,6 +65,8 @@ def main(
         "training_bank": training_bank,
         "checkpoint": checkpoint,
         "engine": engine,
+        "damages": tuple(damage or ("none",)),
+        "lattices": tuple(lattice or ()),
         "seeds": tuple(range(seeds)),
     }
     _evaluate_decoders({**texts, **decoders}, output, as_json)

@@ -18,6 +18,7 @@ from cellular.errors import CellularError
 from cellular.pipeline import NAMED, FlexibleCellularPipeline
 from cellular.teachers import Teacher
 from cellular.types import FloatArray
+from pipelines.mappers import checkpoint_mapper
 
 if TYPE_CHECKING:
     from cellular.decoders.ret import RETDecoder
@@ -176,6 +177,21 @@ def pipeline(parts: Parts, source: str) -> Contender:
         lambda texts, seed: opened.generate(texts),
         reads="texts",
         about={"pipeline": source, "parameters": f"{opened.parameters()['all']:,}"},
+    )
+
+
+def behind(name: str, contender: Contender, parts: Parts) -> Contender:
+    """What decodes embeddings, reading what a lattice makes of them.
+
+    Raises:
+        CellularError: no such lattice, or it is another teacher's.
+    """
+    mapper = checkpoint_mapper(name, parts.teacher.fingerprint)
+    return replace(
+        contender,
+        name=f"{contender.name} behind {mapper.name}",
+        decode=lambda rows, seed: contender.decode(mapper.map(rows, None), seed),
+        about=contender.about | {"lattice": mapper.name},
     )
 
 

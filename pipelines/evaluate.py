@@ -3,7 +3,7 @@
 import platform
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,15 @@ from cellular.encoders import available_threads
 from cellular.errors import CellularError
 from cellular.metrics import Estimate, corpus_scores, estimate, over_seeds, signatures, text_scores
 from cellular.types import FloatArray
-from pipelines.contenders import BASELINES, Contender, CountingTeacher, Parts, check_name, make_contender
+from pipelines.contenders import (
+    BASELINES,
+    Contender,
+    CountingTeacher,
+    Parts,
+    behind,
+    check_name,
+    make_contender,
+)
 from pipelines.evaluation_data import (
     HeldOut,
     constant_sentence,
@@ -30,6 +38,7 @@ from pipelines.evaluation_data import (
     training_counts,
 )
 from pipelines.evaluation_report import Answers, Evaluation, EvaluationReport, Row, examples
+from pipelines.mapping_data import check_damage, damaged
 from pipelines.progress import bar
 
 BATCH = 64
@@ -47,7 +56,7 @@ def run(config: EvaluationConfig) -> Evaluation:
     cache = config.cache or user_cache_path("cellular") / "embeddings"
     with EmbeddingLoader(config.teacher, cache, _CACHE_BYTES) as loader:
         sets, parts = _prepare(config, loader)
-        contenders = _contenders(config.decoders, parts)
+        contenders = _contenders(config, parts)
         results = [
             _evaluate(contender, texts, config.seeds, parts.teacher, loader)
             for texts in sets
@@ -78,6 +87,8 @@ def _checked(config: EvaluationConfig) -> EvaluationConfig:
     decoders = tuple("phrase_bank" if name in banks else name for name in config.decoders)
     for name in decoders:
         check_name(name)
+    for damage in config.damages:
+        check_damage(damage)
     return config.model_copy(update={"decoders": decoders, "bank": next(iter(chosen), None)})
 
 
@@ -89,19 +100,33 @@ def _prepare(config: EvaluationConfig, loader: EmbeddingLoader) -> tuple[list[He
     training = training_counts(folder)
     if bank is None and config.training_bank:
         bank = training_bank(folder, config.teacher)
-    sets = []
+    sets: list[HeldOut] = []
     for name in names:
         file = folder / f"{name}_{config.split}.parquet"
         texts = held_out_texts(file, training, bank, config.limit)
-        sets.append(HeldOut(name, texts, loader.encode(texts)))
+        sets += _as_given(name, texts, loader.encode(texts), config.damages)
     constant = constant_sentence(training, loader)
     return sets, Parts(CountingTeacher(loader.teacher), constant, bank, config.checkpoint, config.engine)
 
 
-def _contenders(names: Sequence[str], parts: Parts) -> list[Contender]:
-    """The baselines that can be had, then what was asked for, each once."""
+def _as_given(
+    name: str, texts: list[str], embeddings: FloatArray, damages: Sequence[str]
+) -> Iterator[HeldOut]:
+    """A set once for each damage."""
+    for damage in damages:
+        given = damaged(damage, embeddings).sources
+        yield HeldOut(name if damage == "none" else f"{name}, {damage}", texts, embeddings, given)
+
+
+def _contenders(config: EvaluationConfig, parts: Parts) -> list[Contender]:
+    """The baselines that can be had, then what was asked for, each once, and each behind the lattices."""
     baselines = [name for name in BASELINES if parts.bank or name != "nearest"]
-    contenders = [make_contender(name, parts) for name in dict.fromkeys([*baselines, *names])]
+    contenders = [make_contender(name, parts) for name in dict.fromkeys([*baselines, *config.decoders])]
+    asked = [one for one in contenders[len(baselines) :] if one.reads == "embeddings"]
+    contenders += [behind(name, one, parts) for name in config.lattices for one in asked]
+    texts = [one.name for one in contenders if one.reads == "texts"]
+    if texts and set(config.damages) != {"none"}:
+        raise CellularError(f"{texts[0]} reads texts: damage is for what decodes embeddings")
     for name, times in Counter(contender.name for contender in contenders).items():
         if times > 1:
             raise CellularError(f"{times} decoders are called {name}: give their folders different names")
@@ -166,7 +191,7 @@ def _decode(contender: Contender, held_out: HeldOut, seed: int, size: int, limit
 
 def _given(contender: Contender, held_out: HeldOut) -> FloatArray | list[str]:
     """What a contender reads of a set."""
-    return held_out.texts if contender.reads == "texts" else held_out.embeddings
+    return held_out.texts if contender.reads == "texts" else held_out.given
 
 
 def _scored(

@@ -32,11 +32,19 @@ Split = Literal["valid", "test"]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A test set: N texts and the teacher's embeddings of them, (N, D) float32 of unit length."""
+    """A test set: N texts and the teacher's embeddings of them, (N, D) float32 of unit length.
+
+    Attributes:
+        name: of the set, and of the damage where there is any.
+        texts: what is to be said.
+        embeddings: the teacher's.
+        given: the same as decoders get them, perhaps damaged.
+    """
 
     name: str
     texts: list[str]
     embeddings: FloatArray
+    given: FloatArray
 
 
 def data_folder(path: Path | None) -> Path:

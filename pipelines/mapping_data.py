@@ -101,6 +101,16 @@ def embed_pairs(name: str, texts: PairTexts, loader: EmbeddingLoader) -> Mapping
     return MappingTest(name, loader.encode(texts.sources), loader.encode(texts.targets), earlier)
 
 
+def check_damage(name: str) -> None:
+    """Refuse what `damaged` would not know.
+
+    Raises:
+        CellularError: no name in DAMAGES.
+    """
+    if name not in DAMAGES:
+        raise CellularError(f"no damage {name}: choose {', '.join(DAMAGES)}")
+
+
 def damaged(name: str, embeddings: FloatArray) -> MappingTest:
     """Embeddings to be mended, the same whenever this is called."""
     with torch.random.fork_rng(devices=[]):

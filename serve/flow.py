@@ -102,7 +102,8 @@ class Flow:
 
     def job(self, request: DecodeRequest) -> Job:
         """What a decode asks for."""
-        return self._job(request)
+        lattice = self.lattice(request.lattice) if request.lattice else None
+        return self._job(request)._replace(lattice=lattice)
 
     def generation(self, request: GenerateRequest) -> Job:
         """What a generation asks for, in the modes that decode embeddings."""

@@ -196,11 +196,12 @@ class Gateway:
         answer: dict[str, object] = {
             "decoder": job.decoder,
             "results": [fields(result, job.request) for result in results],
+            "lattice": job.lattice,
             "bank": bank_fields(job.bank),
             "timings": timings,
         }
         if isinstance(job.request, GenerateRequest):
-            answer |= {"mode": job.request.mode, "lattice": job.lattice}
+            answer["mode"] = job.request.mode
         return answer
 
     async def _state(self, stage: Stage) -> str:

@@ -105,6 +105,11 @@ class DecoderOptions(Body):
     bank: Name | None = Field(
         None, description="phrase_bank, hybrid: its id in /v1/models; null: the first that is served"
     )
+    lattice: Name | None = Field(
+        None,
+        description="its id in /v1/models: embeddings go through it first; null: of decode through none, of "
+        "generate through the first that is served",
+    )
     session_id: SessionId | None = Field(
         None, description="phrase_bank: answer as the next of a dialogue, and remember the answer; one row"
     )
@@ -152,9 +157,6 @@ class GenerateRequest(DecoderOptions):
         description="direct: embedding, lattice, decoder. hybrid: the same from another teacher's embedding, "
         "through an adapter. text_to_text: no embedding; takes stream, max_length and task",
     )
-    lattice: Name | None = Field(
-        None, description="direct, hybrid: its id in /v1/models; null: the first, if any is served"
-    )
     task: Name | None = Field(None, description="text_to_text: what it was trained for; null: its first")
 
     @field_validator("texts", mode="before")
@@ -170,11 +172,8 @@ OPTIONS: dict[Writer, tuple[str, ...]] = {
     "hybrid": ("seed", "max_teacher_calls", "bank", "explain"),
     "text_to_text": ("stream", "max_length", "task"),
 }
-PIPELINE = (
-    "decoder",
-    "lattice",
-    "session_id",
-)  # of a generation that decodes embeddings, beside its decoder's own
+DECODING = ("decoder", "lattice")  # of what decodes embeddings, beside its decoder's own
+GENERATION = (*DECODING, "session_id")
 
 
 def embedding_fields(vectors: FloatArray, encoding: Literal["float", "base64"]) -> list[dict[str, object]]:

@@ -10,8 +10,9 @@ from cellular.checks import check_embeddings
 from cellular.types import FloatArray
 from serve.problems import ProblemError
 from serve.schemas import (
+    DECODING,
+    GENERATION,
     OPTIONS,
-    PIPELINE,
     DecodeRequest,
     DecoderOptions,
     GenerateRequest,
@@ -96,8 +97,8 @@ def check_options(request: DecoderOptions, writer: Writer, served: Mapping[str, 
     """
     own = OPTIONS[writer]
     if writer != "text_to_text":
-        own += PIPELINE if isinstance(request, GenerateRequest) else ("decoder",)
-    for name in dict.fromkeys((*chain.from_iterable(OPTIONS.values()), *PIPELINE)):
+        own += GENERATION if isinstance(request, GenerateRequest) else DECODING
+    for name in dict.fromkeys((*chain.from_iterable(OPTIONS.values()), *GENERATION)):
         if name not in own and getattr(request, name, None) not in (None, False):
             _refuse(name, f"{writer} answers this request, and takes {', '.join(own)}, but no {name}")
     largest = {

@@ -61,6 +61,7 @@ class DecoderOptions(TypedDict, total=False):
 
     decoder: DecoderName
     bank: str
+    lattice: str
     session_id: str
     explain: bool
     top_k: int
@@ -78,7 +79,6 @@ class GenerateOptions(DecoderOptions, total=False):
     """Options of `POST /v1/generate`; /docs explains each."""
 
     mode: Mode
-    lattice: str
     task: str
 
 

@@ -118,6 +118,7 @@ class DecodeResponse(BaseModel):
 
     decoder: DecoderName
     results: list[PhraseBankResult] | list[RETResult] | list[HybridResult]
+    lattice: str | None = Field(description="null where the embeddings went through none")
     bank: BankInfo | None = Field(description="null where the decoder uses none")
     timings: Timings
 

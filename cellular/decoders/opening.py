@@ -57,12 +57,14 @@ class OpenDecoder(NamedTuple):
 
     Attributes:
         dimension: D of the embeddings that it reads.
+        fingerprint: of their space.
         teacher: makes them.
         answer: to (N, D).
         stream: the text of (D,) as it is written; None: it comes as a whole.
     """
 
     dimension: int
+    fingerprint: str
     teacher: Callable[[], Teacher]
     answer: Callable[[FloatArray], list[Answer]]
     stream: Callable[[FloatArray], Iterator[str]] | None = None
@@ -89,7 +91,7 @@ def open_phrase_bank(options: DecodeOptions) -> OpenDecoder:
     def answer(rows: FloatArray) -> list[Answer]:
         return [Answer(one.text, one.score, one.source, one.reason) for one in decoder.decode_batch(rows)]
 
-    return OpenDecoder(bank.dimension, partial(bank_teacher, bank), answer)
+    return OpenDecoder(bank.dimension, bank.fingerprint, partial(bank_teacher, bank), answer)
 
 
 def open_ret(options: DecodeOptions) -> OpenDecoder:
@@ -111,7 +113,7 @@ def open_ret(options: DecodeOptions) -> OpenDecoder:
 
     streams = methods[0] != "beam"  # which knows its text at the end
     teacher = partial(checked_teacher, trained.name, decoder.check_teacher)
-    return OpenDecoder(trained.dimension, teacher, answer, stream if streams else None)
+    return OpenDecoder(trained.dimension, trained.fingerprint, teacher, answer, stream if streams else None)
 
 
 def open_hybrid(options: DecodeOptions) -> OpenDecoder:
@@ -128,7 +130,7 @@ def open_hybrid(options: DecodeOptions) -> OpenDecoder:
         found = decoder.decode_batch(rows, seed=options.seed)
         return [Answer(one.text, one.score, one.source) for one in found]
 
-    return OpenDecoder(bank.dimension, lambda: teacher, answer)
+    return OpenDecoder(bank.dimension, bank.fingerprint, lambda: teacher, answer)
 
 
 OPENERS: dict[str, Callable[[DecodeOptions], OpenDecoder]] = {

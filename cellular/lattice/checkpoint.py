@@ -13,6 +13,7 @@ import torch
 from pydantic import Field, JsonValue
 
 from cellular.checkpoint_files import CheckpointConfig, as_stored, read_checkpoint, restore, write_checkpoint
+from cellular.errors import CellularError
 from cellular.lattice.config import LatticeConfig
 from cellular.lattice.lattice import Lattice3D
 
@@ -31,6 +32,17 @@ class LatticeCheckpoint:
     lattice: Lattice3D
     teacher: str
     training: dict[str, JsonValue] = field(default_factory=dict)
+
+    def check_teacher(self, fingerprint: str) -> None:
+        """Refuse embeddings of another space.
+
+        Raises:
+            CellularError: the fingerprint differs from the lattice's; names both.
+        """
+        if fingerprint != self.teacher:
+            raise CellularError(
+                f"the lattice reads embeddings of {self.teacher}, not of {fingerprint}: choose another one"
+            )
 
 
 def save_lattice(folder: Path | str, checkpoint: LatticeCheckpoint) -> None:

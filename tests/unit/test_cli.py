@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from cellular.bank import create_bank
 from cellular.config import TeacherConfig
 from cellular.errors import CellularError
-from cellular.teachers import HashTeacher
+from cellular.teachers import HashTeacher, load_teacher
 from jobs import cli, console
+from pipelines.mapping_data import damaged
 
 JOBS = Path(cli.__file__).parent
 COMMANDS = sorted(
@@ -98,6 +99,7 @@ def test_help_loads_nothing_heavy() -> None:
         ("bank", "verify", "/missing/bank"),
         ("decode", "--text", "text", "--bank", "/missing/bank"),
         ("decode", "--text", "text", "--method", "psychic"),
+        ("decode", "--text", "text", "--lattice", "psychic"),
         ("embed", "text", "--teacher", "/missing/teacher"),
         ("embed", "--input", "/missing/corpus", "--teacher", "hash"),
         ("embed", "text", "--teacher", "hash", "--output", "{tmp}/vectors.txt"),
@@ -181,6 +183,24 @@ def test_embed_search_decode(
     assert run(monkeypatch, "decode", "--text", PHRASES[1], "--bank", bank, "--json") == 0
     decoded = json.loads(capsys.readouterr().out)
     assert (decoded["text"], decoded["source"]) == (PHRASES[1], "bank")
+
+
+def test_a_lattice_mends_damaged_embeddings_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["Two dogs run along the beach.", "I would like to book a table.", "He has never seen the sea."]
+    teacher = load_teacher("all-MiniLM-L6-v2")
+    whole = teacher.encode(texts)
+    vectors = tmp_path / "vectors.npy"
+    np.save(vectors, damaged("2 bits", whole).sources)
+    mending = ["--lattice", "lattice-denoise-all-MiniLM-L6-v2"]
+
+    def cosine(*options: str) -> float:
+        assert run(monkeypatch, "decode", str(vectors), "--json", *options) == 0
+        answers = [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
+        return float((teacher.encode(answers) * whole).sum(1).mean())
+
+    assert cosine(*mending) > cosine() + 0.2
 
 
 def test_verify_tells_a_damaged_bank(

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from cellular.bank import create_bank
 from cellular.config import EvaluationConfig, TeacherConfig
 from cellular.errors import CellularError
+from cellular.lattice import Lattice3D, LatticeCheckpoint, LatticeConfig, save_lattice
 from cellular.teachers import HashTeacher
 from cellular.types import FloatArray
 from jobs import cli
@@ -130,6 +131,21 @@ def test_a_decoder_that_samples_runs_for_each_seed_and_its_teacher_calls_count(
     assert "The <b>" not in page(first)
 
 
+def test_damaged_embeddings_are_decoded_beside_whole_ones_also_behind_a_lattice(
+    config: EvaluationConfig, tmp_path: Path
+) -> None:
+    shape = LatticeConfig(size=(2, 2, 2), embedding_dimension=256, channels=16, face_channels=4, sweeps=())
+    save_lattice(tmp_path / "tiny", LatticeCheckpoint(Lattice3D(shape), HashTeacher().fingerprint))
+    changes = {"damages": ("none", "noise 2"), "lattices": (str(tmp_path / "tiny"),), "limit": 20}
+    rows = {(row.set, row.decoder): row for row in run(config.model_copy(update=changes)).report.rows}
+    decoders = ("constant", "nearest", "phrase_bank", "phrase_bank behind tiny")
+    assert set(rows) == {(name, one) for name in ("one", "one, noise 2") for one in decoders}
+    whole, harmed = (rows[name, "nearest"].scores["cosine"].mean for name in ("one", "one, noise 2"))
+    assert harmed < whole - 0.1
+    untrained = rows["one", "phrase_bank behind tiny"].scores["cosine"].mean
+    assert untrained < rows["one", "phrase_bank"].scores["cosine"].mean
+
+
 def test_without_a_bank_the_report_says_what_is_missing(config: EvaluationConfig) -> None:
     report = run(config.model_copy(update={"bank": None, "decoders": ("constant",), "limit": 3})).report
     assert [row.decoder for row in report.rows] == ["constant"]
@@ -149,6 +165,8 @@ def test_a_banks_folder_is_a_decoder_and_the_bank_of_the_evaluation(config: Eval
         ({"decoders": ("phrase_bank",), "bank": None}, "pass --bank"),
         ({"teacher": TeacherConfig(name="hash:64")}, "holds embeddings of"),
         ({"sets": ("two",)}, "the sets there are: one"),
+        ({"damages": ("rain",)}, "no damage rain: choose none, noise .5"),
+        ({"lattices": ("lattice-denoise-all-MiniLM-L6-v2",)}, "reads embeddings of"),
     ],
 )
 def test_mistakes_say_what_to_do(config: EvaluationConfig, changes: dict[str, object], message: str) -> None:

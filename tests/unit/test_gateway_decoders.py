@@ -46,6 +46,28 @@ def test_ret_answers_with_what_the_decoder_writes(gateway, send):
     assert response.json()["results"][0]["alternatives"] == []
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_decode_reads_what_its_lattice_makes_of_the_embeddings(send, stream):
+    rows = HashTeacher(384).encode(["two dogs", "the owl sleeps"]).tolist()
+    processed = send("POST", "/v1/process", json={"embeddings": rows, "lattice": "lattice"}).json()["data"]
+    options = {"decoder": "ret", "max_length": 20}
+    by_hand = {"embeddings": [one["embedding"] for one in processed], **options}
+    response = send(
+        "POST", "/v1/decode", json={"embeddings": rows, "lattice": "lattice", "stream": stream, **options}
+    )
+    answer = events(response.text)[-1][1] if stream else response.json()
+    expected = send("POST", "/v1/decode", json=by_hand).json()
+    assert [one["text"] for one in answer["results"]] == [one["text"] for one in expected["results"]]
+    assert (answer["lattice"], expected["lattice"]) == ("lattice", None)
+    assert answer["timings"]["process_ms"] > 0
+
+
+def test_a_lattice_that_is_not_served_is_named_with_those_that_are(send):
+    refused = send("POST", "/v1/decode", **ask(lattice="psychic"))
+    assert refused.status_code == 404
+    assert "there is lattice, reply" in refused.json()["detail"]
+
+
 def test_ret_answers_where_no_bank_is_served(only_ret):
     assert next(iter(only_ret.flow.served)) == "ret"
 
