@@ -183,6 +183,27 @@ class HybridConfig(Settings):
     consensus_spread: float = Field(0.1, gt=0, description="cosine by which a text counts e times less in it")
 
 
+class DecodeCorpusConfig(Settings):
+    """Files of embeddings that become files of texts: all that decides what these say, plus the resources."""
+
+    inputs: tuple[str, ...] = Field(
+        min_length=1, description="files, folders, globs of .npy, .arrow, .parquet, .jsonl"
+    )
+    target: Path = Field(description="folder of the texts, on a file system that every node sees")
+    keep: tuple[str, ...] = Field((), description="columns of the inputs that go with the texts")
+    lattice: str | None = Field(None, description="what embeddings go through first: a name or a folder")
+    decoder: Literal["phrase_bank", "ret", "hybrid"] = "ret"
+    bank: Path | None = Field(None, description="for phrase_bank and hybrid")
+    checkpoint: str | None = Field(None, description="RET's: a name or a folder; None: the packaged one")
+    method: str | None = Field(None, description="of a decoder that has several; None: its default")
+    effort: str | None = Field(None, description="of hybrid; None: medium")
+    seed: int = 0
+    part_rows: PositiveInt | None = Field(None, description="rows a part, the unit of resume; None: by size")
+    workers: PositiveInt | None = Field(None, description="that hold a decoder; None: as many as have room")
+    worker_cpus: float = Field(1.0, gt=0)
+    worker_gpus: float = Field(0.0, ge=0)
+
+
 class HeldOutConfig(Settings):
     """Which texts something is evaluated on."""
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from cellular.checks import check_embeddings
 from cellular.config import CorpusConfig
 from cellular.documents import Reject, check_columns, read_records, split_units
+from cellular.embedding_sources import EMBEDDING, open_source, readable
 from cellular.errors import CellularError
 from cellular.files import atomic_path, find_inputs
 from cellular.types import FloatArray
@@ -44,12 +45,9 @@ def read_embeddings(path: Path, dimension: int) -> FloatArray:
     Raises:
         CellularError: no such file, another format, or vectors that are not usable: names the row.
     """
-    read = _by_suffix(READERS, path)
-    try:
-        return check_embeddings(read(path), dimension)
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
-        raise CellularError(f"cannot use the embeddings in {path}: {reason}") from error
+    source = open_source(path)
+    with readable(path):
+        return check_embeddings(_matrix(source.read((0, None), [EMBEDDING]).column(EMBEDDING)), dimension)
 
 
 def write_embeddings(path: Path, texts: Sequence[str], embeddings: FloatArray) -> None:
@@ -86,27 +84,12 @@ def _by_suffix(table: dict[str, Any], path: Path) -> Any:
     return table[path.suffix]
 
 
-def _read_arrow(path: Path) -> FloatArray:
-    with pa.memory_map(str(path)) as source:
-        return _matrix(pa.ipc.open_file(source).read_all().column("embedding"))
-
-
-def _read_parquet(path: Path) -> FloatArray:
-    return _matrix(pq.read_table(path, columns=["embedding"]).column("embedding"))
-
-
-def _read_lines(path: Path) -> FloatArray:
-    with path.open("rb") as file:
-        rows = [orjson.loads(line)["embedding"] for line in file if line.strip()]
-    return np.asarray(rows, np.float32)
-
-
 def _matrix(column: pa.ChunkedArray) -> FloatArray:
-    """Lists of floats as a matrix: fixed in size, or all of one length."""
+    """Lists of numbers as a matrix: fixed in size, or all of one length."""
     if column.null_count:
         raise ValueError("there are nulls among them")
     rows: FloatArray = np.stack([np.asarray(row) for row in column.to_numpy()])
-    return rows
+    return rows.astype(np.float64) if rows.dtype.kind in "iu" else rows  # JSON may write 1 for 1.0
 
 
 def _table(texts: Sequence[str], embeddings: FloatArray) -> pa.Table:
@@ -124,12 +107,6 @@ def _write_parquet(file: BinaryIO, texts: Sequence[str], embeddings: FloatArray)
     pq.write_table(_table(texts, embeddings), file, compression="zstd", use_dictionary=["text"])
 
 
-READERS: dict[str, Callable[[Path], FloatArray]] = {
-    ".npy": lambda path: np.load(path, allow_pickle=False),
-    ".arrow": _read_arrow,
-    ".parquet": _read_parquet,
-    ".jsonl": _read_lines,
-}
 WRITERS: dict[str, Callable[[BinaryIO, Sequence[str], FloatArray], None]] = {
     ".npy": lambda file, texts, embeddings: np.save(file, embeddings, allow_pickle=False),
     ".arrow": _write_arrow,

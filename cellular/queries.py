@@ -1,6 +1,7 @@
 """What a person asks a bank or a decoder for, as embeddings in its space."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from cellular.bank import PhraseBank
@@ -26,18 +27,20 @@ def query_embeddings(
     return teacher().encode(texts) if file is None else read_embeddings(file, dimension)
 
 
-def through_lattice(folder_or_name: str, embeddings: FloatArray, fingerprint: str) -> FloatArray:
-    """What a lattice makes of (N, D) embeddings of a teacher, (N, D) float32 of unit length.
+def open_lattice(folder_or_name: str, fingerprint: str) -> Callable[[FloatArray], FloatArray]:
+    """A lattice, on a GPU if there is one: (N, D) embeddings of a teacher to (N, D) float32 of unit length.
 
     Raises:
         CellularError: there is no such lattice, or it reads another teacher's.
     """
+    import torch
+
     from cellular.lattice import load_lattice
     from cellular.lattice.inference import process
 
     checkpoint = load_lattice(folder_or_name)
     checkpoint.check_teacher(fingerprint)
-    return process(checkpoint.lattice, embeddings)
+    return partial(process, checkpoint.lattice.to("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def checked_teacher(name: str, check: Callable[[str], None]) -> Teacher:

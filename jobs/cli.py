@@ -13,6 +13,7 @@ from jobs import (
     console,
     create_api_key,
     decode,
+    decode_corpus,
     demo,
     doctor,
     embed,
@@ -56,6 +57,7 @@ adapter.command("train")(train_adapter.main)
 adapter.command("fit-lsa")(fit_lsa.main)
 app.command("embed")(embed.main)
 app.command("decode")(decode.main)
+app.command("decode-corpus")(decode_corpus.main)
 app.command("generate")(generate.main)
 app.command("evaluate")(evaluate.main)
 app.command("serve")(serve.main)

@@ -41,14 +41,14 @@ def main(
 ) -> None:
     """Decode embeddings: the text, its score (cosine, where the decoder knows it) and where it came from."""
     from cellular.decoders.opening import DecodeOptions, open_decoder
-    from cellular.queries import query_embeddings, through_lattice
+    from cellular.queries import open_lattice, query_embeddings
 
     opened = open_decoder(
         decoder or ("phrase_bank" if bank else "ret"), DecodeOptions(bank, checkpoint, method, effort, seed)
     )
     rows = query_embeddings(opened.dimension, opened.teacher, text or [], embeddings)
     if lattice:
-        rows = through_lattice(lattice, rows, opened.fingerprint)
+        rows = open_lattice(lattice, opened.fingerprint)(rows)
     answers = [
         {"input": text[number] if text else number, **answer._asdict()}
         for number, answer in enumerate(opened.answer(rows))

@@ -16,16 +16,18 @@ LINE_SECONDS = 5.0
 class Track(Protocol):
     """Shows the rows of a stage as they pass."""
 
-    def __call__(self, rows: Iterable[Row], stage: str, total: int, done: int) -> Iterator[Row]:
-        """Pass `rows` on, each with its count of `phrases`; `done` of `total` items were done before."""
+    def __call__(
+        self, rows: Iterable[Row], stage: str, total: int, done: int, unit: str = "phrases"
+    ) -> Iterator[Row]:
+        """Pass `rows` on, each with its count of `unit`; `done` of `total` items were done before."""
 
 
-def show(rows: Iterable[Row], stage: str, total: int, done: int) -> Iterator[Row]:
+def show(rows: Iterable[Row], stage: str, total: int, done: int, unit: str = "phrases") -> Iterator[Row]:
     """Track on stderr: a bar where it is a terminal, else plain lines."""
-    return (_bar if sys.stderr.isatty() else _lines)(rows, stage, total, done)
+    return (_bar if sys.stderr.isatty() else _lines)(rows, stage, total, done, unit)
 
 
-def silent(rows: Iterable[Row], stage: str, total: int, done: int) -> Iterator[Row]:
+def silent(rows: Iterable[Row], stage: str, total: int, done: int, unit: str = "phrases") -> Iterator[Row]:
     """Track nothing."""
     return iter(rows)
 
@@ -38,28 +40,28 @@ def bar(items: Sequence[Item], label: str) -> Iterable[Item]:
     return track(items, label, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _bar(rows: Iterable[Row], stage: str, total: int, done: int) -> Iterator[Row]:
+def _bar(rows: Iterable[Row], stage: str, total: int, done: int, unit: str) -> Iterator[Row]:
     columns = (
         TextColumn("{task.description:<12}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[phrases]:,} phrases"),
+        TextColumn(f"{{task.fields[count]:,}} {unit}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(stage, total=total, completed=done, phrases=0)
-        phrases = 0
+        task = progress.add_task(stage, total=total, completed=done, count=0)
+        count = 0
         for row in rows:
-            phrases += int(row["phrases"])
-            progress.update(task, advance=1, phrases=phrases)
+            count += int(row[unit])
+            progress.update(task, advance=1, count=count)
             yield row
 
 
-def _lines(rows: Iterable[Row], stage: str, total: int, done: int) -> Iterator[Row]:
-    phrases, due = 0, time.monotonic() + LINE_SECONDS
+def _lines(rows: Iterable[Row], stage: str, total: int, done: int, unit: str) -> Iterator[Row]:
+    count, due = 0, time.monotonic() + LINE_SECONDS
     for done, row in enumerate(rows, start=done + 1):  # noqa: B020 - the count goes on where it was
-        phrases += int(row["phrases"])
+        count += int(row[unit])
         if time.monotonic() >= due or done == total:
-            print(f"{stage}: {done} of {total}, {phrases:,} phrases", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"{stage}: {done} of {total}, {count:,} {unit}", file=sys.stderr, flush=True)  # noqa: T201
             due = time.monotonic() + LINE_SECONDS
         yield row

@@ -36,12 +36,14 @@ class Stage:
         work: turns an item into a row of counts, and writes the item's `output`.
         items: plain values, so that they travel as rows.
         options: of `Dataset.map`: who runs it, and with which resources.
+        unit: what a row counts, for a person.
     """
 
     name: str
     work: Callable[[Row], Row] | type
     items: Sequence[Row]
     options: dict[str, Any]
+    unit: str = "phrases"
 
 
 def run_stage(stage: Stage, track: Track) -> Iterator[Row]:
@@ -51,7 +53,7 @@ def run_stage(stage: Stage, track: Track) -> Iterator[Row]:
         # A block an item: what a lost worker loses is one item.
         items = ray.data.from_items(missing, override_num_blocks=len(missing))
         rows = items.map(stage.work, **stage.options).iter_rows()
-        yield from track(rows, stage.name, len(stage.items), len(stage.items) - len(missing))
+        yield from track(rows, stage.name, len(stage.items), len(stage.items) - len(missing), stage.unit)
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,14 @@ class Build:
 
 def embedders(resources: ResourceConfig) -> int:
     """How many embedders the cluster has room for as it is now."""
+    return room(resources.embedder_cpus, resources.embedder_gpus)
+
+
+def room(cpus: float, gpus: float) -> int:
+    """How many workers that take so much the cluster has room for as it is now, at least one."""
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    by_cpu = there.get("CPU", 0.0) / resources.embedder_cpus
-    by_gpu = there.get("GPU", 0.0) / resources.embedder_gpus if resources.embedder_gpus else by_cpu
+    by_cpu = there.get("CPU", 0.0) / cpus
+    by_gpu = there.get("GPU", 0.0) / gpus if gpus else by_cpu
     return max(1, int(min(by_cpu, by_gpu)))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cellular.bank import PhraseBank
-from cellular.config import DecodingConfig
+from cellular.config import DecodeCorpusConfig, DecodingConfig
 from cellular.decoders.phrase_bank import PhraseBankDecoder, open_default_bank
 from cellular.errors import CellularError
 from cellular.queries import bank_teacher, checked_teacher
@@ -41,6 +41,11 @@ class DecodeOptions(NamedTuple):
     effort: str | None = None
     seed: int = 0
     teacher: Teacher | None = None
+
+    @classmethod
+    def of(cls, config: DecodeCorpusConfig) -> "DecodeOptions":
+        """Those of a job."""
+        return cls(config.bank, config.checkpoint, config.method, config.effort, config.seed)
 
 
 class Answer(NamedTuple):

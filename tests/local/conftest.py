@@ -12,7 +12,7 @@ import pytest
 import ray
 import ray.data
 
-from cellular.config import BuildConfig
+from cellular.config import BuildConfig, DecodeCorpusConfig
 from cellular.training.config import TrainingConfig
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,10 @@ def start_job() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
     def start(
-        name: str, config: BuildConfig | TrainingConfig, *arguments: str, address: str = ""
+        name: str,
+        config: BuildConfig | TrainingConfig | DecodeCorpusConfig,
+        *arguments: str,
+        address: str = "",
     ) -> subprocess.Popen[str]:
         settings = config.target.with_suffix(".yaml")
         settings.write_text(config.model_dump_json())

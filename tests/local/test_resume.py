@@ -74,7 +74,7 @@ def wait_for_shards(process: subprocess.Popen[str], target: Path, number: int) -
 def stop_at(stage: str, after: int, error: type[BaseException]) -> Callable[..., Iterator[Row]]:
     """A track that raises once `after` items of a stage are done."""
 
-    def track(rows: Iterable[Row], name: str, total: int, done: int) -> Iterator[Row]:
+    def track(rows: Iterable[Row], name: str, total: int, done: int, unit: str) -> Iterator[Row]:
         for number, row in enumerate(rows):
             if name == stage and number == after:
                 raise error
@@ -95,7 +95,7 @@ def test_killed_driver_resumes_without_embedding_a_finished_shard_twice(
 
     finished, seen = finished_shards(config.target), {}
 
-    def remember(rows: Iterable[Row], stage: str, total: int, done: int) -> Iterator[Row]:
+    def remember(rows: Iterable[Row], stage: str, total: int, done: int, unit: str) -> Iterator[Row]:
         yield from rows
         seen.update(finished_shards(config.target))
 
@@ -156,7 +156,7 @@ def test_a_killed_worker_costs_nothing_but_time(
 ) -> None:
     killed: list[int] = []
 
-    def kill_embedder(rows: Iterable[Row], stage: str, total: int, done: int) -> Iterator[Row]:
+    def kill_embedder(rows: Iterable[Row], stage: str, total: int, done: int, unit: str) -> Iterator[Row]:
         for row in rows:
             if stage == "embed" and not killed:
                 killed.append(embedder_processes()[0])
