@@ -1,9 +1,11 @@
 """Commands whose work outlives them: stopped at any point, they go on when run again."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 
@@ -22,4 +24,6 @@ def resumable() -> Iterator[None]:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    # Ray complains there of the workers that it ends now.
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - to the end of the process
     raise SystemExit(128 + number)
