@@ -19,6 +19,7 @@ from cellular.types import FloatArray
 if TYPE_CHECKING:
     from cellular.decoders.ret import RETDecoder
     from cellular.decoders.ret.decoder import Method
+    from cellular.decoders.ret.weights import Precision
 
 RET_METHODS: tuple["Method", ...] = ("greedy", "beam", "sample")
 
@@ -29,6 +30,7 @@ class DecodeOptions(NamedTuple):
     Attributes:
         bank: folder; None: the demo's.
         checkpoint: RET's weights, by name or folder; None: those of the package.
+        precision: what RET computes in; None: fp32.
         method: of a decoder that has several; None: its default.
         effort: of `hybrid`, a name in its EFFORTS; None: its default.
         seed: of what draws.
@@ -37,6 +39,7 @@ class DecodeOptions(NamedTuple):
 
     bank: Path | None = None
     checkpoint: str | None = None
+    precision: "Precision | None" = None
     method: str | None = None
     effort: str | None = None
     seed: int = 0
@@ -45,7 +48,9 @@ class DecodeOptions(NamedTuple):
     @classmethod
     def of(cls, config: DecodeCorpusConfig) -> "DecodeOptions":
         """Those of a job."""
-        return cls(config.bank, config.checkpoint, config.method, config.effort, config.seed)
+        return cls(
+            config.bank, config.checkpoint, config.precision, config.method, config.effort, config.seed
+        )
 
 
 class Answer(NamedTuple):
@@ -157,4 +162,4 @@ def open_bank(folder: Path | str | None) -> PhraseBank:
 def _ret(options: DecodeOptions) -> "RETDecoder":
     from cellular.decoders.ret import DEFAULT_CHECKPOINT, RETDecoder
 
-    return RETDecoder.load(options.checkpoint or DEFAULT_CHECKPOINT)
+    return RETDecoder.load(options.checkpoint or DEFAULT_CHECKPOINT, precision=options.precision)

@@ -10,7 +10,15 @@ import pytest
 from cellular.bank import create_bank
 from cellular.decoders import DECODERS
 from cellular.decoders.opening import OPENERS, DecodeOptions, open_decoder
-from cellular.decoders.ret import RET, Checkpoint, RETConfig, TeacherInfo, Vocabulary, save_checkpoint
+from cellular.decoders.ret import (
+    RET,
+    Checkpoint,
+    RETConfig,
+    RETDecoder,
+    TeacherInfo,
+    Vocabulary,
+    save_checkpoint,
+)
 from cellular.errors import CellularError
 from cellular.queries import query_embeddings
 from cellular.teachers import HashTeacher
@@ -46,6 +54,17 @@ def test_texts_and_files_give_the_same_answers(name: str, options: DecodeOptions
     if name != "ret":
         assert [answer.text for answer in answers] == PHRASES
         assert all(answer.score == pytest.approx(1, abs=1e-3) for answer in answers)
+
+
+def test_ret_computes_in_the_precision_that_is_asked_for() -> None:
+    rows = np.random.default_rng(0).normal(size=(8, 384)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    fp32, int8 = (
+        [answer.text for answer in open_decoder("ret", DecodeOptions(precision=precision)).answer(rows)]
+        for precision in (None, "int8")
+    )
+    assert int8 == RETDecoder.load(precision="int8").decode_batch(rows)
+    assert int8 != fp32
 
 
 @pytest.mark.parametrize(
