@@ -50,7 +50,7 @@ class PartDecoder:
         """
         path, output = Path(item["path"]), Path(item["output"])
         with readable(path):
-            table = open_source(path).read((item["start"], item["stop"]), [EMBEDDING, *self._keep])
+            table = open_source(path).read(item["start"], item["stop"], [EMBEDDING, *self._keep])
             found = usable(table[EMBEDDING], self._decoder.dimension)
         texts: list[dict[str, Any]] = [{"reason": reason} for reason in found.reasons]
         for start in range(0, len(found.rows), SLICE_ROWS):

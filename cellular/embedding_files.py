@@ -47,7 +47,8 @@ def read_embeddings(path: Path, dimension: int) -> FloatArray:
     """
     source = open_source(path)
     with readable(path):
-        return check_embeddings(_matrix(source.read((0, None), [EMBEDDING]).column(EMBEDDING)), dimension)
+        column = source.read(0, source.rows, [EMBEDDING]).column(EMBEDDING)
+        return check_embeddings(_matrix(column), dimension)
 
 
 def write_embeddings(path: Path, texts: Sequence[str], embeddings: FloatArray) -> None:
@@ -89,7 +90,7 @@ def _matrix(column: pa.ChunkedArray) -> FloatArray:
     if column.null_count:
         raise ValueError("there are nulls among them")
     rows: FloatArray = np.stack([np.asarray(row) for row in column.to_numpy()])
-    return rows.astype(np.float64) if rows.dtype.kind in "iu" else rows  # JSON may write 1 for 1.0
+    return rows
 
 
 def _table(texts: Sequence[str], embeddings: FloatArray) -> pa.Table:

@@ -5,9 +5,9 @@ Shapes: N rows, D numbers of an embedding.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import orjson
@@ -20,8 +20,7 @@ from cellular.errors import CellularError
 from cellular.types import FloatArray
 
 EMBEDDING = "embedding"
-
-Bounds = tuple[int, int | None]  # rows from the first on and before the second; None: to the end
+BATCH_ROWS = 8_192  # of Parquet in memory beside those that are asked for
 
 
 class Source(Protocol):
@@ -30,18 +29,15 @@ class Source(Protocol):
     Attributes:
         columns: their names; one is EMBEDDING.
         dimension: D, where the format says that all embeddings are of one length.
-        rows: N, where the format says it.
+        rows: N.
     """
 
     columns: list[str]
     dimension: int | None
-    rows: int | None
+    rows: int
 
-    def bounds(self, rows: int) -> Iterable[Bounds]:
-        """Parts of about so many rows."""
-
-    def read(self, bounds: Bounds, columns: Sequence[str]) -> pa.Table:
-        """Some columns of a part."""
+    def read(self, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
+        """Some columns of the rows from `start` on and before `stop`, in memory that does not grow with N."""
 
 
 class NumpySource:
@@ -55,13 +51,9 @@ class NumpySource:
             )
         self.columns, (self.rows, self.dimension) = [EMBEDDING], self._matrix.shape
 
-    def bounds(self, rows: int) -> Iterator[Bounds]:
-        """Parts of so many rows."""
-        return _even(self.rows, rows)
-
-    def read(self, bounds: Bounds, columns: Sequence[str]) -> pa.Table:
-        """The embeddings of a part."""
-        numbers = pa.array(np.ascontiguousarray(self._matrix[slice(*bounds)]).ravel())
+    def read(self, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
+        """The embeddings of some rows."""
+        numbers = pa.array(np.ascontiguousarray(self._matrix[start:stop]).ravel())
         return pa.table({EMBEDDING: pa.FixedSizeListArray.from_arrays(numbers, self.dimension)}).select(
             columns
         )
@@ -75,17 +67,13 @@ class ArrowSource:
         self.columns, self.rows = self._table.column_names, self._table.num_rows
         self.dimension = _list_size(self._table.schema)
 
-    def bounds(self, rows: int) -> Iterator[Bounds]:
-        """Parts of so many rows."""
-        return _even(self.rows, rows)
-
-    def read(self, bounds: Bounds, columns: Sequence[str]) -> pa.Table:
-        """Some columns of a part."""
-        return _sliced(self._table, bounds, columns)
+    def read(self, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
+        """Some columns of some rows."""
+        return self._table.select(list(columns)).slice(start, stop - start)
 
 
 class ParquetSource:
-    """Row groups, which are read whole."""
+    """Row groups, of which those are read that hold the rows, batch by batch: one may hold a million rows."""
 
     def __init__(self, path: Path) -> None:
         with pq.ParquetFile(path) as file:
@@ -94,44 +82,38 @@ class ParquetSource:
         self._path, self._ends = path, list(accumulate(sizes))
         self.columns, self.dimension, self.rows = schema.names, _list_size(schema), metadata.num_rows
 
-    def bounds(self, rows: int) -> Iterator[Bounds]:
-        """Parts of at least so many rows, but for the last."""
-        start = 0
-        for end in self._ends:
-            if end - start >= rows or (end == self.rows and end > start):
-                yield start, end
-                start = end
-
-    def read(self, bounds: Bounds, columns: Sequence[str]) -> pa.Table:
-        """Some columns of a part."""
-        start, stop = bounds[0], self.rows if bounds[1] is None else bounds[1]
-        groups = [number for number, end in enumerate(self._ends) if start < end <= stop]
+    def read(self, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
+        """Some columns of some rows."""
+        starts = [0, *self._ends[:-1]]
+        groups = [n for n, end in enumerate(self._ends) if end > start and starts[n] < stop]
+        first = starts[groups[0]] if groups else 0
         with pq.ParquetFile(self._path) as file:
-            return file.read_row_groups(groups, columns=list(columns))
+            schema = pa.schema([file.schema_arrow.field(name) for name in columns])
+            batches = file.iter_batches(BATCH_ROWS, row_groups=groups, columns=list(columns))
+            return pa.Table.from_batches(_between(batches, start - first, stop - first), schema)
 
 
 class LinesSource:
-    """JSON objects, a line each: one part, since no line says where the others begin."""
+    """JSON objects, a line each; a line that is none has no embedding."""
 
     dimension: int | None = None
-    rows: int | None = None
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
-            first = next((orjson.loads(line) for line in file if line.strip()), {EMBEDDING: None})
-        if not isinstance(first, dict):
+            first = next(map(_object, filter(bytes.strip, file)), {EMBEDDING: None})
+            file.seek(0)
+            self.rows = sum(1 for _ in filter(bytes.strip, file))
+        if not first:
             raise ValueError("its first line is no JSON object")
         self._path, self.columns = path, list(first)
 
-    def bounds(self, rows: int) -> Iterator[Bounds]:
-        """The whole file."""
-        yield 0, None
-
-    def read(self, bounds: Bounds, columns: Sequence[str]) -> pa.Table:
-        """Some columns of the file."""
-        objects = [orjson.loads(line) for line in self._path.read_bytes().splitlines() if line.strip()]
-        schema = None if objects else pa.schema([(name, pa.list_(pa.float64())) for name in columns])
-        return _sliced(pa.Table.from_pylist(objects, schema), bounds, columns)
+    def read(self, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
+        """Some columns of some rows."""
+        with self._path.open("rb") as file:
+            objects = [_object(line) for line in islice(filter(bytes.strip, file), start, stop)]
+        values = {name: [row.get(name) for row in objects] for name in columns}
+        embeddings = pa.array(map(_numbers, values.pop(EMBEDDING)), pa.list_(pa.float64()))
+        return pa.table({EMBEDDING: embeddings, **values}).select(columns)
 
 
 SOURCES: dict[str, Callable[[Path], Source]] = {
@@ -224,14 +206,28 @@ def _in_folder(folder: Path) -> list[Path]:
     return [file for file in files if not any(part[0] in "._" for part in file.relative_to(folder).parts)]
 
 
-def _even(count: int, rows: int) -> Iterator[Bounds]:
-    for start in range(0, count, rows):
-        yield start, min(start + rows, count)
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
-def _sliced(table: pa.Table, bounds: Bounds, columns: Sequence[str]) -> pa.Table:
-    start, stop = bounds
-    return table.select(list(columns)).slice(start, None if stop is None else stop - start)
+def _numbers(value: object) -> list[float] | None:
+    """A list of numbers, of which null is one that is not finite."""
+    numbers = isinstance(value, list) and all(n is None or isinstance(n, int | float) for n in value)
+    return value if numbers else None  # type: ignore[return-value]
+
+
+def _between(batches: Iterable[pa.RecordBatch], start: int, stop: int) -> Iterator[pa.RecordBatch]:
+    """The rows from `start` on and before `stop` of batches that follow each other."""
+    for batch in batches:
+        if stop <= 0:
+            return
+        if start < batch.num_rows:
+            yield batch.slice(max(0, start), min(stop, batch.num_rows) - max(0, start))
+        start, stop = start - batch.num_rows, stop - batch.num_rows
 
 
 def _list_size(schema: pa.Schema) -> int | None:

@@ -53,7 +53,9 @@ class Plan(Settings):
 
     job: str
     files: int
-    parts: tuple[tuple[str, int, int | None], ...]  # file, and rows of it
+    parts: tuple[
+        tuple[str, int, int], ...
+    ]  # file, and the rows of it from the first on and before the second
 
 
 def run(config: DecodeCorpusConfig, *, restart: bool = False, track: Track = show) -> DecodeReport:
@@ -116,14 +118,14 @@ def _plan(config: DecodeCorpusConfig) -> Plan:
             numbers = f"{source.dimension} numbers, where {config.decoder} reads {opened.dimension}"
             raise CellularError(f"{file} holds embeddings of {numbers}")
     least, most = PART_ROWS
-    rows = config.part_rows or min(max(sum(source.rows or 0 for source in sources) // PARTS, least), most)
+    rows = config.part_rows or min(max(sum(source.rows for source in sources) // PARTS, least), most)
     return Plan(
         job=_fingerprint(config, files),
         files=len(files),
         parts=tuple(
-            (str(file), *bounds)
+            (str(file), start, min(start + rows, source.rows))
             for file, source in zip(files, sources, strict=True)
-            for bounds in source.bounds(rows)
+            for start in range(0, source.rows, rows)
         ),
     )
 

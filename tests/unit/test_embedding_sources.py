@@ -45,10 +45,10 @@ def test_the_parts_of_a_file_are_the_file(
     path = tmp_path / f"rows.{suffix}"
     write(path, ROWS)
     source = open_source(path)
-    bounds = list(source.bounds(size))
-    assert bounds[0][0] == 0
-    assert [stop for _, stop in bounds[:-1]] == [start for start, _ in bounds[1:]]
-    parts = [source.read(some, [EMBEDDING])[EMBEDDING].to_pylist() for some in bounds]
+    parts = [
+        source.read(start, start + size, [EMBEDDING])[EMBEDDING].to_pylist()
+        for start in range(0, source.rows, size)
+    ]
     np.testing.assert_allclose([row for part in parts for row in part], ROWS, rtol=1e-6)
     assert source.dimension in (None, 4)
 
@@ -60,7 +60,21 @@ def test_an_empty_file_has_no_rows(
     path = tmp_path / f"rows.{suffix}"
     write(path, ROWS[:0])
     source = open_source(path)
-    assert sum(len(source.read(some, [EMBEDDING])) for some in source.bounds(5)) == 0
+    assert source.rows == len(source.read(0, source.rows, [EMBEDDING])) == 0
+
+
+def test_a_line_that_is_no_object_is_a_row_without_an_embedding(tmp_path: Path) -> None:
+    lines = [
+        '{"embedding": [3, 4]}',
+        "damaged",
+        '["a"]',
+        '{"embedding": "a"}',
+        '{"id": 1}',
+        '{"embedding": [1, null]}',
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    column = open_source(tmp_path / "a.jsonl").read(0, 6, [EMBEDDING])[EMBEDDING]
+    assert usable(column, 2).reasons == [None, *["no embedding"] * 4, "not finite"]
 
 
 def test_rows_that_are_no_embeddings_are_told_apart_from_those_that_are() -> None:
