@@ -39,7 +39,7 @@ class PartDecoder:
     """
 
     def __init__(self, config: DecodeCorpusConfig) -> None:
-        self._keep = config.keep
+        self._keep = tuple(dict.fromkeys(config.keep))
         self._decoder = open_decoder(config.decoder, DecodeOptions.of(config))
         self._through = open_lattice(config.lattice, self._decoder.fingerprint) if config.lattice else None
 
@@ -49,15 +49,15 @@ class PartDecoder:
         A row that holds no embedding has no text, and the reason.
         """
         path, output = Path(item["path"]), Path(item["output"])
+        read = [*dict.fromkeys((EMBEDDING, *self._keep))]
         with readable(path):
-            table = open_source(path).read(item["start"], item["stop"], [EMBEDDING, *self._keep])
+            table = open_source(path).read(item["start"], item["stop"], read)
             found = usable(table[EMBEDDING], self._decoder.dimension)
         texts: list[dict[str, Any]] = [{"reason": reason} for reason in found.reasons]
         for start in range(0, len(found.rows), SLICE_ROWS):
             some = slice(start, start + SLICE_ROWS)
-            for row, answer in zip(
-                found.rows[some].tolist(), self._decode(found.embeddings[some]), strict=True
-            ):
+            answers = self._decode(found.embeddings[some])
+            for row, answer in zip(found.rows[some].tolist(), answers, strict=True):
                 texts[row] = answer._asdict()
         rows = range(item["start"], item["start"] + len(table))
         places = pa.table({"file": [str(path)] * len(rows), "row": rows}, PLACES)

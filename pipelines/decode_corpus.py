@@ -49,13 +49,14 @@ class DecodeReport(Settings):
 
 
 class Plan(Settings):
-    """What a job will do, fixed before it starts; when it goes on, it follows that."""
+    """What a job will do, fixed before it starts; when it goes on, it follows that.
+
+    A part is a file, its first row, and the row behind its last.
+    """
 
     job: str
     files: int
-    parts: tuple[
-        tuple[str, int, int], ...
-    ]  # file, and the rows of it from the first on and before the second
+    parts: tuple[tuple[str, int, int], ...]
 
 
 def run(config: DecodeCorpusConfig, *, restart: bool = False, track: Track = show) -> DecodeReport:

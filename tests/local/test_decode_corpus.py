@@ -73,9 +73,11 @@ def test_every_row_of_the_inputs_is_a_row_of_the_texts(tmp_path: Path, vectors: 
 
 
 def test_columns_go_with_the_texts(tmp_path: Path, vectors: Path, bank: Path) -> None:
-    config = configure(tmp_path / "texts", vectors / "a.parquet", bank, keep=["id"], part_rows=1_000)
-    run(config, track=silent)
-    assert read(tmp_path / "texts")["id"].to_pylist() == [f"id {number}" for number in range(204)]
+    keep = ["id", "embedding", "id"]
+    run(configure(tmp_path / "texts", vectors / "a.parquet", bank, keep=keep, part_rows=1_000), track=silent)
+    texts, given = read(tmp_path / "texts"), pq.read_table(vectors / "a.parquet")
+    assert texts.column_names[-2:] == ["id", "embedding"]
+    assert all(texts[name].to_pylist() == given[name].to_pylist() for name in ("id", "embedding"))
 
 
 def test_a_killed_job_goes_on_and_decodes_no_part_twice(
