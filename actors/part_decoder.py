@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from cellular.config import DecodeCorpusConfig
 from cellular.decoders.opening import Answer, DecodeOptions, open_decoder
-from cellular.embedding_sources import EMBEDDING, open_source, readable, usable
+from cellular.embedding_sources import EMBEDDING, Usable, open_source, readable, usable
 from cellular.files import atomic_path
 from cellular.queries import open_lattice
 from cellular.types import FloatArray
@@ -53,26 +53,25 @@ class PartDecoder:
         with readable(path):
             table = open_source(path).read(item["start"], item["stop"], read)
             found = usable(table[EMBEDDING], self._decoder.dimension)
-        texts: list[dict[str, Any]] = [{"reason": reason} for reason in found.reasons]
-        for start in range(0, len(found.rows), SLICE_ROWS):
-            some = slice(start, start + SLICE_ROWS)
-            answers = self._decode(found.embeddings[some])
-            for row, answer in zip(found.rows[some].tolist(), answers, strict=True):
-                texts[row] = answer._asdict()
         rows = range(item["start"], item["start"] + len(table))
         places = pa.table({"file": [str(path)] * len(rows), "row": rows}, PLACES)
-        columns = [
-            *places.columns,
-            *pa.Table.from_pylist(texts, ANSWERS).columns,
-            *map(table.column, self._keep),
-        ]
-        written = pa.table(columns, [*PLACES.names, *ANSWERS.names, *self._keep])
+        columns = [*places.columns, *self._answers(found).columns, *map(table.column, self._keep)]
+        texts = pa.table(columns, [*PLACES.names, *ANSWERS.names, *self._keep])
         counts = {"texts": len(found.rows), "rejected": Counter(filter(None, found.reasons))}
+        texts = texts.replace_schema_metadata({COUNTS: json.dumps(counts)})
         with atomic_path(output) as temporary:
-            pq.write_table(
-                written.replace_schema_metadata({COUNTS: json.dumps(counts)}), temporary, compression="zstd"
-            )
+            pq.write_table(texts, temporary, compression="zstd")
         return {"texts": len(found.rows)}
+
+    def _answers(self, found: Usable) -> pa.Table:
+        """ANSWERS of all rows of a part."""
+        answers: list[dict[str, Any]] = [{"reason": reason} for reason in found.reasons]
+        for start in range(0, len(found.rows), SLICE_ROWS):
+            some = slice(start, start + SLICE_ROWS)
+            decoded = self._decode(found.embeddings[some])
+            for row, answer in zip(found.rows[some].tolist(), decoded, strict=True):
+                answers[row] = answer._asdict()
+        return pa.Table.from_pylist(answers, ANSWERS)
 
     def _decode(self, embeddings: FloatArray) -> list[Answer]:
         return self._decoder.answer(self._through(embeddings) if self._through else embeddings)

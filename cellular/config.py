@@ -183,6 +183,9 @@ class HybridConfig(Settings):
     consensus_spread: float = Field(0.1, gt=0, description="cosine by which a text counts e times less in it")
 
 
+RETPrecision = Literal["fp32", "bf16", "int8", "int4"]
+
+
 class DecodeCorpusConfig(Settings):
     """Files of embeddings that become files of texts: all that decides what these say, plus the resources."""
 
@@ -195,9 +198,7 @@ class DecodeCorpusConfig(Settings):
     decoder: Literal["phrase_bank", "ret", "hybrid"] = "ret"
     bank: Path | None = Field(None, description="for phrase_bank and hybrid")
     checkpoint: str | None = Field(None, description="RET's: a name or a folder; None: the packaged one")
-    precision: Literal["fp32", "bf16", "int8", "int4"] | None = Field(
-        None, description="what RET computes in; None: fp32"
-    )
+    precision: RETPrecision | None = Field(None, description="what RET computes in; None: fp32")
     method: str | None = Field(None, description="of a decoder that has several; None: its default")
     effort: str | None = Field(None, description="of hybrid; None: medium")
     seed: int = 0

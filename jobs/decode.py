@@ -1,13 +1,12 @@
 """`cellular decode`: embeddings back to text."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from cellular.config import RETPrecision
 from jobs.console import AsJson, run, show
-
-Precision = Literal["fp32", "bf16", "int8", "int4"]
 
 DECODER = "phrase_bank, ret or hybrid. By default phrase_bank where a bank is given, else ret."
 LATTICE = (
@@ -34,7 +33,7 @@ def main(
     checkpoint: Annotated[
         str | None, typer.Option(help="RET's weights, a name or a folder; by default those that come along.")
     ] = None,
-    precision: Annotated[Precision | None, typer.Option(help=PRECISION)] = None,
+    precision: Annotated[RETPrecision | None, typer.Option(help=PRECISION)] = None,
     method: Annotated[str | None, typer.Option(help=METHOD)] = None,
     effort: Annotated[
         str | None,

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
+from cellular.config import RETPrecision
 from jobs.build_options import merge, read_settings
 from jobs.console import AsJson, run, show_fields
-from jobs.decode import LATTICE, PRECISION, Precision
+from jobs.decode import LATTICE, PRECISION
 from jobs.resumable import resumable
 
 INPUTS = "Files, folders or globs of .npy, .arrow, .parquet and .jsonl, with a column `embedding`."
@@ -23,7 +24,7 @@ def main(
     decoder: Annotated[str | None, typer.Option(help="ret, phrase_bank or hybrid. Default: ret.")] = None,
     bank: Annotated[Path | None, typer.Option(help="Folder of the bank, for phrase_bank and hybrid.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="RET's weights, a name or a folder.")] = None,
-    precision: Annotated[Precision | None, typer.Option(help=PRECISION)] = None,
+    precision: Annotated[RETPrecision | None, typer.Option(help=PRECISION)] = None,
     method: Annotated[str | None, typer.Option(help="As of `decode`. Default: the decoder's.")] = None,
     effort: Annotated[str | None, typer.Option(help="Of hybrid: none, low, medium, high.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of what ret and hybrid draw. Default: 0.")] = None,

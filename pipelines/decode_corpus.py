@@ -6,15 +6,16 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from ray.data import ActorPoolStrategy
 
 from actors.part_decoder import ANSWERS, PLACES, PartDecoder, read_counts
 from cellular.bank import current_version
 from cellular.checkpoint_files import find_checkpoint, weights_fingerprint
 from cellular.config import DecodeCorpusConfig, Settings
+from cellular.decoders import default_bank_path
 from cellular.decoders.opening import DecodeOptions, open_decoder
 from cellular.decoders.ret import DEFAULT_CHECKPOINT
 from cellular.embedding_sources import EMBEDDING, find_embeddings, open_source
@@ -25,14 +26,12 @@ from pipelines.cluster import connected, plain_errors
 from pipelines.plan import check_writable
 from pipelines.progress import Track, show
 from pipelines.stages import Stage, room, run_stage
-from pipelines.workspace import build_folder, locked
+from pipelines.workspace import build_folder, locked, read_left
 
 PARTS = 256  # a job has about so many, between these sizes
 PART_ROWS = (1_024, 65_536)
 REPORT = "report.json"
 RESOURCES = {"target", "workers", "worker_cpus", "worker_gpus", "part_rows"}  # settings that decide no text
-
-Known = TypeVar("Known", bound=Settings)
 
 
 class DecodeReport(Settings):
@@ -48,7 +47,7 @@ class DecodeReport(Settings):
     job: str  # fingerprint of settings and inputs
 
 
-class Plan(Settings):
+class DecodePlan(Settings):
     """What a job will do, fixed before it starts; when it goes on, it follows that.
 
     A part is a file, its first row, and the row behind its last.
@@ -80,7 +79,7 @@ def run(config: DecodeCorpusConfig, *, restart: bool = False, track: Track = sho
         if restart:
             _discard(target)
         plan = _plan(config)
-        report, begun = _read(DecodeReport, target / REPORT), _read(Plan, _plan_path(target))
+        report, begun = read_left(DecodeReport, target / REPORT), read_left(DecodePlan, _plan_path(target))
         there = report or begun
         if there and there.job != plan.job:
             raise CellularError(f"{target} holds the texts of another job: name another, or add --restart")
@@ -104,7 +103,7 @@ def _absolute(config: DecodeCorpusConfig) -> dict[str, Any]:
     return found | {name: path.expanduser().absolute() for name, path in paths.items() if path}
 
 
-def _plan(config: DecodeCorpusConfig) -> Plan:
+def _plan(config: DecodeCorpusConfig) -> DecodePlan:
     """Check everything that can be wrong, and divide the inputs."""
     own = {*PLACES.names, *ANSWERS.names}
     if taken := [name for name in config.keep if name in own]:
@@ -120,7 +119,7 @@ def _plan(config: DecodeCorpusConfig) -> Plan:
             raise CellularError(f"{file} holds embeddings of {numbers}")
     least, most = PART_ROWS
     rows = config.part_rows or min(max(sum(source.rows for source in sources) // PARTS, least), most)
-    return Plan(
+    return DecodePlan(
         job=_fingerprint(config, files),
         files=len(files),
         parts=tuple(
@@ -133,18 +132,18 @@ def _plan(config: DecodeCorpusConfig) -> Plan:
 
 def _fingerprint(config: DecodeCorpusConfig, files: Sequence[Path]) -> str:
     """Of everything that decides the texts: settings, weights, the bank's version, the inputs as they are."""
-    weights = [config.checkpoint or DEFAULT_CHECKPOINT, *([config.lattice] if config.lattice else [])]
-    stats = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
+    writer = config.checkpoint or DEFAULT_CHECKPOINT if config.decoder != "phrase_bank" else None
+    bank = config.bank or default_bank_path() if config.decoder != "ret" else None
     content = [
         config.model_dump(mode="json", exclude=RESOURCES),
-        [weights_fingerprint(find_checkpoint(name)) for name in weights],
-        current_version(config.bank) if config.bank else None,
-        stats,
+        [weights_fingerprint(find_checkpoint(name)) for name in (writer, config.lattice) if name],
+        bank and current_version(bank),
+        [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files],
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
-def _decode(config: DecodeCorpusConfig, plan: Plan, track: Track) -> DecodeReport:
+def _decode(config: DecodeCorpusConfig, plan: DecodePlan, track: Track) -> DecodeReport:
     began = time.perf_counter()
     outputs = [config.target / f"part-{number:06d}.parquet" for number in range(len(plan.parts))]
     resumed = sum(read_counts(output)[0] for output in outputs if output.exists())
@@ -163,7 +162,7 @@ def _decode(config: DecodeCorpusConfig, plan: Plan, track: Track) -> DecodeRepor
     )
 
 
-def _stage(config: DecodeCorpusConfig, plan: Plan, outputs: Sequence[Path]) -> Stage:
+def _stage(config: DecodeCorpusConfig, plan: DecodePlan, outputs: Sequence[Path]) -> Stage:
     """Parts of files become files of texts. Needs a cluster: its room decides how many workers there are."""
     items = [
         {"path": path, "start": start, "stop": stop, "output": str(output)}
@@ -180,17 +179,7 @@ def _stage(config: DecodeCorpusConfig, plan: Plan, outputs: Sequence[Path]) -> S
 
 
 def _plan_path(target: Path) -> Path:
-    return build_folder(target) / "plan.json"
-
-
-def _read(kind: type[Known], path: Path) -> Known | None:
-    """What an earlier run left, if it left any."""
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValidationError:
-        raise CellularError(f"{path} is from another release: add --restart to decode anew") from None
+    return build_folder(target) / "decoding.json"  # beside the plan of a bank, if the target is one
 
 
 def _discard(target: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import filelock
 from pydantic import ValidationError
@@ -13,6 +13,8 @@ from pydantic import ValidationError
 from cellular.config import Settings
 from cellular.errors import CellularError
 from cellular.files import write_atomically
+
+Left = TypeVar("Left", bound=Settings)
 
 FOLDERS = ("segments", "phrases", "embeddings", "index")
 
@@ -97,9 +99,17 @@ def locked(target: Path) -> Iterator[None]:
 
 def read_plan(target: Path) -> Plan | None:
     """The plan of the unfinished build, if there is one."""
-    path = build_folder(target) / "plan.json"
+    return read_left(Plan, build_folder(target) / "plan.json")
+
+
+def read_left(kind: type[Left], path: Path) -> Left | None:
+    """What an earlier run left in a file, if it left any.
+
+    Raises:
+        CellularError: another release left it.
+    """
     try:
-        return Plan.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValidationError:

@@ -11,17 +11,17 @@ Whether a matrix is sparse is decided by what takes fewer bytes.
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from cellular.config import RETPrecision
 from cellular.decoders.ret.model import RET
 from cellular.decoders.ret.quantization import Bits, QuantizedMatrix, pack_nibbles, quantise, unpack_nibbles
 from cellular.decoders.ret.sparsity import pack_mask, unpack_mask
 from cellular.errors import CellularError
 
-Precision = Literal["fp32", "bf16", "int8", "int4"]
+Precision = RETPrecision
 MATRICES = ("pieces", "projection", "query_key_value", "attention_out", "mlp_in", "mlp_out")
 BITS: dict[Precision, Bits] = {"int8": 8, "int4": 4}
 _WIDTH: dict[Precision, int] = {"fp32": 32, "bf16": 16, "int8": 8, "int4": 4}
