@@ -124,5 +124,8 @@ def test_a_target_keeps_the_texts_of_one_job_until_restarted(
     with pytest.raises(CellularError, match="another job"):
         run(other, track=silent)
     assert read(first.target)["text"].to_pylist() == PHRASES[200:300]
+    plan_of_a_bank = first.target / ".build" / "plan.json"
+    plan_of_a_bank.write_text("{}")
     run(other, restart=True, track=silent)
+    assert plan_of_a_bank.exists()
     assert read(first.target)["text"].to_pylist() == PHRASES[300:]
