@@ -3,7 +3,9 @@
 Exit codes: 0 done, 1 a bug or a failed check, 2 a mistake that its reader can mend, 130 Ctrl-C.
 """
 
+import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal, NoReturn
 
@@ -37,6 +39,21 @@ def fail(message: str) -> NoReturn:
     """Say in one line on stderr what to mend, and exit with 2."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
+
+
+def end_by_signals() -> None:
+    """Let SIGTERM be as Ctrl-C: what was started is stopped."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def wait_for_signals() -> NoReturn:
+    """Wait until Ctrl-C or SIGTERM raises KeyboardInterrupt.
+
+    Not by `signal.pause`: one that comes just before it, or that the system gives to another thread, would
+    not wake it.
+    """
+    while True:
+        time.sleep(0.5)
 
 
 def show(rows: Sequence[Mapping[str, object]], as_json: bool = False, title: str | None = None) -> None:

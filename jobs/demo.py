@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import sys
 import time
 from http.client import HTTPConnection
@@ -13,7 +12,7 @@ import typer
 from rich.console import Console
 
 from cellular.errors import CellularError
-from jobs.console import run, show
+from jobs.console import end_by_signals, run, show, wait_for_signals
 
 
 def main(
@@ -26,7 +25,7 @@ def main(
 ) -> None:
     """Build a phrase bank, decode sentences that it does not hold, in process and over HTTP."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is stopped
+    end_by_signals()
     from cellular.config import TeacherConfig
     from pipelines import demo
     from serve.app import running
@@ -51,7 +50,7 @@ def main(
         log(f"mean cosine of {len(answers)} sentences not in the bank: {cosine:.3f}")
         if sys.stdout.isatty() if serve is None else serve:
             log(f"the application stays up: {url} and {url}/docs  (Ctrl-C stops)")
-            signal.pause()
+            wait_for_signals()
     log("everything that was started has stopped")
 
 

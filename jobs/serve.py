@@ -1,13 +1,12 @@
 """`cellular serve`: the HTTP application on this machine, until Ctrl-C. Clusters use `serve deploy`."""
 
 import os
-import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from jobs.console import run
+from jobs.console import end_by_signals, run, wait_for_signals
 
 
 def main(
@@ -33,7 +32,7 @@ def main(
 ) -> None:
     """Serve over HTTP: /v1/embeddings, /v1/process, /v1/decode, /v1/generate; /docs describes them."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is stopped
+    end_by_signals()
     from serve.app import running
     from serve.settings import ServeConfig
 
@@ -42,7 +41,7 @@ def main(
     config = ServeConfig.model_validate(asked | {"stages": stage or None, "interface": interface})
     with running(config, host, port) as url:
         typer.echo(f"serving {', '.join(config.banks) or 'without a bank'} on {url}  (Ctrl-C stops)")
-        signal.pause()
+        wait_for_signals()
 
 
 if __name__ == "__main__":

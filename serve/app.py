@@ -26,6 +26,7 @@ from typing import Any
 import ray
 import yaml
 from ray import serve
+from ray.exceptions import RayError
 
 from actors.adapted_embedder import AdaptedEmbedder
 from actors.embedder import Embedder
@@ -155,9 +156,11 @@ def running(config: ServeConfig, host: str = "127.0.0.1", port: int = 8000) -> I
             raise CellularError(start_failure()) from error
         yield f"http://{host}:{port}"
     finally:
-        shut_down()
-        if started_ray:
-            ray.shutdown()
+        try:
+            shut_down()
+        finally:
+            if started_ray:
+                ray.shutdown()
 
 
 def start_ray() -> None:
@@ -190,7 +193,7 @@ def shut_down() -> None:
     task where it comes to it. So the controller is told by a call that returns, and watched until it is gone.
     """
     until = time.monotonic() + SHUTDOWN_S
-    with suppress(ValueError):  # there is no controller, or none any longer
+    with suppress(ValueError, RayError):  # there is no controller, none any longer, or it does not answer
         controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
         ray.get(controller.graceful_shutdown.remote(wait=False), timeout=SHUTDOWN_S)
         while time.monotonic() < until:
