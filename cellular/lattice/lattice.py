@@ -55,8 +55,8 @@ class Lattice3D(nn.Module):
             ValueError: another shape, integers, or turns for a lattice without history.
         """
         state_BXYZC = self.start(embeddings_BE, earlier_BNE, present_BN)
-        for number in range(self.config.steps):
-            state_BXYZC = self.advance(state_BXYZC, number)
+        for number in range(self.config.steps):  # outside the light cones of both faces nothing is computed
+            state_BXYZC = self.advance(state_BXYZC[:, -self._read(number) :], number)
         result_BE: Tensor = self.project_out(state_BXYZC)
         return result_BE
 
@@ -91,19 +91,51 @@ class Lattice3D(nn.Module):
         return told_BF
 
     def advance(self, state_BXYZC: Tensor, number: int) -> Tensor:
-        """States after step `number`, counted from 0, and after the sweep that may follow it."""
-        state_BXYZC = self.step(state_BXYZC)
-        done, every = number + 1, self.config.sweep_every
-        if self.sweeps and done % every == 0 and done < self.config.steps:
-            state_BXYZC = self.sweeps[(done // every - 1) % len(self.sweeps)](state_BXYZC)
+        """States after step `number`, counted from 0, and after the sweep that may follow it.
+
+        Planes far from the output face may be missing; the answer is then wrong next to them, and only there.
+        """
+        state_BXYZC = self.step(state_BXYZC, self._reached(number))
+        if (sweep := self._sweep_after(number)) is not None:
+            state_BXYZC = self.sweeps[sweep](state_BXYZC)
         return state_BXYZC
 
-    def step(self, state_BXYZC: Tensor) -> Tensor:
-        """States after the rule: each depends on itself and on its neighbours."""
+    def step(self, state_BXYZC: Tensor, reached: int | None = None) -> Tensor:
+        """States after the rule: each depends on itself and on its neighbours.
+
+        Args:
+            state_BXYZC: (B, X, Y, Z, C), or the last planes along x alone.
+            reached: how many planes from the input face on the step can change: the others are at rest and
+                stay so. None: all.
+        """
         if self.rule is None or self.norm is None:
             return state_BXYZC
-        next_BXYZC: Tensor = self.rule(state_BXYZC, self.norm(state_BXYZC))
-        return next_BXYZC
+        planes = state_BXYZC.shape[1]
+        missing = self.config.size[0] - planes
+        moving = planes if reached is None else min(planes, max(1, reached - missing))
+        state_BXYZC = state_BXYZC[:, :moving]
+        next_BXYZC: Tensor = self.rule(state_BXYZC, self.norm(state_BXYZC, missing))
+        if moving == planes:
+            return next_BXYZC
+        return F.pad(next_BXYZC, (0, 0, 0, 0, 0, 0, 0, planes - moving))
+
+    def _sweep_after(self, number: int) -> int | None:
+        """Which sweep follows a step, if one does."""
+        done, every = number + 1, self.config.sweep_every
+        if not self.sweeps or done % every or done == self.config.steps:
+            return None
+        return (done // every - 1) % len(self.sweeps)
+
+    def _reached(self, number: int) -> int:
+        """Planes from the input face on that can be other than zero after a step: one more each, then all."""
+        swept = any(self._sweep_after(earlier) is not None for earlier in range(number))
+        return self.config.size[0] if swept else number + 2
+
+    def _read(self, number: int) -> int:
+        """Planes up to the output face that it can depend on before a step: all, in the end one less each."""
+        planes, steps = self.config.size[0], self.config.steps
+        swept = any(self._sweep_after(later) is not None for later in range(number, steps))
+        return planes if swept else min(planes, steps - number + 1)
 
 
 class ProjectIn(nn.Module):

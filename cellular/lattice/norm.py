@@ -19,10 +19,11 @@ class CellNorm(nn.Module):
         super().__init__()
         self.gain_XYZC = nn.Parameter(torch.ones(*config.size, config.channels))
 
-    def forward(self, state_BXYZC: Tensor) -> Tensor:
-        """(B, X, Y, Z, C), of the same dtype."""
+    def forward(self, state_BXYZC: Tensor, first: int = 0) -> Tensor:
+        """(B, X, Y, Z, C), of the same dtype; of some planes alone, `first` is the first one's place."""
         normalised = normalise(state_BXYZC)
-        return normalised * self.gain_XYZC.to(normalised.dtype)
+        gain_XYZC = self.gain_XYZC[first : first + state_BXYZC.shape[1]]
+        return normalised * gain_XYZC.to(normalised.dtype)
 
 
 def normalise(state_BXYZC: Tensor) -> Tensor:

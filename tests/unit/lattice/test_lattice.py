@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -70,6 +71,39 @@ def test_the_wave_leaves_cells_before_it_at_zero(
     for step, state_BXYZC in enumerate(states):
         reached_X = state_BXYZC.abs().amax((0, 2, 3, 4)) > 0
         assert reached_X.tolist() == [x <= step for x in range(6)]
+
+
+@rules
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"steps": 3},
+        {"steps": 12},
+        {"neighbours": 26, "padding": "replicate"},
+        {"sweeps": ("raster", "hilbert"), "steps": 9, "sweep_every": 2},
+        {"sweeps": ("raster",), "steps": 8, "sweep_every": 4, "padding": "replicate"},
+        {"size": (1, 4, 4), "sweeps": ("columns",)},
+    ],
+)
+def test_what_is_left_out_changes_neither_the_answer_nor_a_gradient(
+    make_lattice: Callable[..., Lattice3D], embeddings: Tensor, rule: str, settings: dict[str, Any]
+) -> None:
+    """A pass is as one in which each cell takes each step."""
+    lattice = make_lattice(rule=rule, **settings).double()
+    embeddings = embeddings.double()
+    torch.nn.init.uniform_(lattice.norm.gain_XYZC, 0.5, 1.5, generator=torch.Generator().manual_seed(7))
+    config = lattice.config
+    state_BXYZC = lattice.start(embeddings)
+    for done in range(1, config.steps + 1):
+        state_BXYZC = lattice.step(state_BXYZC)
+        if lattice.sweeps and done % config.sweep_every == 0 and done < config.steps:
+            state_BXYZC = lattice.sweeps[(done // config.sweep_every - 1) % len(lattice.sweeps)](state_BXYZC)
+    whole, answers = lattice.project_out(state_BXYZC), lattice(embeddings)
+    torch.testing.assert_close(answers, whole)
+    parameters = tuple(lattice.parameters())
+    expected, found = (torch.autograd.grad((x[:, 0] ** 3).sum(), parameters) for x in (whole, answers))
+    torch.testing.assert_close(found, expected)
 
 
 def test_the_embedding_enters_the_input_face_alone(
