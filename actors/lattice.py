@@ -9,7 +9,7 @@ import torch
 
 from cellular.checkpoint_files import find_checkpoint, weights_fingerprint
 from cellular.lattice import load_lattice, record_states
-from cellular.lattice.inference import process
+from cellular.lattice.inference import placed, process
 from cellular.types import FloatArray
 
 
@@ -26,6 +26,7 @@ class Lattice:
     def __init__(self, checkpoint: Path | str) -> None:
         self.folder = find_checkpoint(checkpoint)
         self.checkpoint = load_lattice(self.folder)
+        placed(self.checkpoint.lattice)
         self.process(np.eye(1, self.dimension, dtype=np.float32))  # no request waits for a first pass
 
     @property

@@ -28,19 +28,17 @@ def query_embeddings(
 
 
 def open_lattice(folder_or_name: str, fingerprint: str) -> Callable[[FloatArray], FloatArray]:
-    """A lattice, on a GPU if there is one: (N, D) embeddings of a teacher to (N, D) float32 of unit length.
+    """A lattice: (N, D) embeddings of a teacher to (N, D) float32 of unit length.
 
     Raises:
         CellularError: there is no such lattice, or it reads another teacher's.
     """
-    import torch
-
     from cellular.lattice import load_lattice
-    from cellular.lattice.inference import process
+    from cellular.lattice.inference import placed, process
 
     checkpoint = load_lattice(folder_or_name)
     checkpoint.check_teacher(fingerprint)
-    return partial(process, checkpoint.lattice.to("cuda" if torch.cuda.is_available() else "cpu"))
+    return partial(process, placed(checkpoint.lattice))
 
 
 def checked_teacher(name: str, check: Callable[[str], None]) -> Teacher:

@@ -10,7 +10,7 @@ import torch
 from cellular.checkpoint_files import CONFIG, find_checkpoint, read_kind
 from cellular.errors import CellularError
 from cellular.lattice import count_parameters, load_lattice
-from cellular.lattice.inference import process
+from cellular.lattice.inference import placed, process
 from cellular.mlp import load_mlp
 from cellular.types import FloatArray
 from pipelines.mapping_data import MappingTest
@@ -90,7 +90,7 @@ def checkpoint_mapper(name: str, teacher: str) -> Mapper:
         history, facts = bool(mlp.mlp.config.history), mlp.training
     else:
         checkpoint = load_lattice(folder)
-        made, lattice = checkpoint.teacher, checkpoint.lattice
+        made, lattice = checkpoint.teacher, placed(checkpoint.lattice)
         run = lambda sources, earlier: process(lattice, sources, earlier)  # noqa: E731
         parameters = count_parameters(lattice)["all"]
         history, facts = lattice.config.history is not None, checkpoint.training

@@ -4,6 +4,7 @@ Shapes: R rows, N earlier turns, E embedding dimension.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,32 @@ from cellular.lattice.lattice import Lattice3D
 from cellular.types import FloatArray
 
 ROWS = 32  # at a time: a row of a default lattice takes 0.2 MB a step, and a sweep several times that
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def placed(lattice: Lattice3D, device: Device = "auto", precision: Precision = "auto") -> Lattice3D:
+    """The lattice itself, on a device, with weights and states of a precision.
+
+    Args:
+        lattice: is changed.
+        device: auto: a GPU where there is one.
+        precision: of states and weights; sums of products and of scans are float32. auto: bf16, in which
+            lattices are trained, where the device multiplies it faster than float32.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if precision == "auto":
+        precision = "bf16" if _multiplies_bf16(device) else "fp32"
+    return lattice.to(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+def _multiplies_bf16(device: Literal["cpu", "cuda"]) -> bool:
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
 @torch.inference_mode()

@@ -200,7 +200,7 @@ def record_states(lattice: Lattice3D, embeddings_BE: Tensor) -> Tensor:
     Returns:
         (T + 1, B, X, Y, Z, C) float32 in main memory.
     """
-    state_BXYZC = lattice.start(embeddings_BE)
+    state_BXYZC = lattice.start(embeddings_BE.to(lattice.project_in.spread.weight.device))
     states = [state_BXYZC]
     for number in range(lattice.config.steps):
         states.append(state_BXYZC := lattice.advance(state_BXYZC, number))

@@ -19,6 +19,9 @@ class LatticeSettings(Settings):
     checkpoint: Location = Field(description="a packaged one's name, or a folder")
     steps: PositiveInt | None = Field(None, description="updates of every cell; None: as it was trained")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 where the device multiplies it faster than float32"
+    )
 
 
 class AdapterSettings(Settings):

@@ -81,14 +81,10 @@ class EmbeddingFlow:
         settings = self.config.lattice
         if settings is None:
             return None
-        import torch
-
         from cellular.lattice import load_lattice
-        from cellular.lattice.inference import with_steps
+        from cellular.lattice.inference import placed, with_steps
 
-        there = "cuda" if torch.cuda.is_available() else "cpu"
-        lattice = load_lattice(settings.checkpoint).lattice
-        lattice.to(there if settings.device == "auto" else settings.device)
+        lattice = placed(load_lattice(settings.checkpoint).lattice, settings.device, settings.precision)
         return lattice if settings.steps is None else with_steps(lattice, settings.steps)
 
     @cached_property

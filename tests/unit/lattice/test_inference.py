@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cellular.lattice import Lattice3D
-from cellular.lattice.inference import ROWS, process, with_steps
+from cellular.lattice.inference import ROWS, placed, process, with_steps
 from cellular.types import FloatArray
 
 NOTHING: FloatArray = np.empty((0, 24), np.float32)
@@ -78,3 +78,15 @@ def test_steps_can_be_changed(make_lattice: Callable[..., Lattice3D], embeddings
     lattice, rows = with_steps(make_lattice(), 7), embeddings.numpy()
     assert not np.allclose(process(lattice, rows), process(make_lattice(), rows), atol=1e-4)
     np.testing.assert_array_equal(process(lattice, rows), process(make_lattice(steps=7), rows))
+
+
+def test_bfloat16_moves_no_answer_far(make_lattice: Callable[..., Lattice3D], embeddings: Tensor) -> None:
+    settings = {"sweeps": ("raster", "hilbert"), "history": 16}
+    rows = embeddings.numpy()
+    exact, rounded = (
+        process(placed(make_lattice(**settings), "cpu", precision), rows, [rows[1:], NOTHING, rows[:1]])
+        for precision in ("fp32", "bf16")
+    )
+    assert exact.dtype == rounded.dtype == np.float32
+    assert not np.array_equal(exact, rounded)
+    assert (exact * rounded).sum(1).min() > 0.999

@@ -15,7 +15,7 @@ from cellular.cct import TextToText
 from cellular.decoders.ret import RETDecoder
 from cellular.errors import CellularError
 from cellular.lattice import count_parameters, load_lattice
-from cellular.lattice.inference import process
+from cellular.lattice.inference import placed, process
 from cellular.teachers import HashTeacher
 
 Settings = dict[str, Any]
@@ -25,7 +25,7 @@ TEXTS = ["a dog on a beach", "rain falls"]
 def test_direct_is_teacher_lattice_decoder(
     direct: Settings, lattice_folder: Path, ret_checkpoint: Path
 ) -> None:
-    lattice, ret = load_lattice(lattice_folder).lattice, RETDecoder.load(ret_checkpoint)
+    lattice, ret = placed(load_lattice(lattice_folder).lattice), RETDecoder.load(ret_checkpoint)
     expected = ret.decode_batch(process(lattice, HashTeacher(384).encode(TEXTS)))
     assert FlexibleCellularPipeline(direct).generate(TEXTS) == expected
 
@@ -33,7 +33,7 @@ def test_direct_is_teacher_lattice_decoder(
 def test_hybrid_adapts_before_the_lattice(
     hybrid: Settings, adapter_folder: Path, lattice_folder: Path
 ) -> None:
-    adapter, lattice = UniversalAdapter.load(adapter_folder), load_lattice(lattice_folder).lattice
+    adapter, lattice = UniversalAdapter.load(adapter_folder), placed(load_lattice(lattice_folder).lattice)
     rows, pipeline = HashTeacher(64).encode(TEXTS), FlexibleCellularPipeline(hybrid)
     np.testing.assert_array_equal(pipeline.process(rows), process(lattice, adapter(rows)))
     assert pipeline.decode(rows) == pipeline.generate(TEXTS)
