@@ -40,6 +40,17 @@ def demo(home: Path, request: pytest.FixtureRequest) -> Iterator["subprocess.Pop
         process.kill()
 
 
+def said_until(end: str, demo: "subprocess.Popen[str]") -> str:
+    """What it said on stderr, up to the line that holds `end`."""
+    assert demo.stderr
+    said = ""
+    for line in demo.stderr:
+        said += line
+        if end in line:
+            return said
+    pytest.fail(f"it ended before: {said}")
+
+
 def started_by(home: Path) -> list[str]:
     """Command lines of the living processes that were started with this home."""
     mark = f"CELLULAR_HOME={home}".encode()
@@ -60,29 +71,26 @@ def assert_nothing_runs(home: Path) -> None:
     assert left == []
 
 
-def test_demo_prints_the_same_answers_from_the_process_and_over_http(
+@pytest.mark.parametrize("demo", [["--serve"]], indirect=True)
+def test_demo_prints_the_same_answers_from_the_process_and_over_http_and_stays_up_until_ctrl_c(
     demo: "subprocess.Popen[str]", home: Path
 ) -> None:
-    out, err = demo.communicate(timeout=200)
-    assert demo.returncode == 0, err
+    said = said_until("the application stays up", demo)
+    demo.send_signal(signal.SIGINT)
+    out, _ = demo.communicate(timeout=100)
+    assert demo.returncode == 130
     assert "ms by HTTP" in out
-    assert "5 of 5 answers are the same over HTTP" in err
+    assert "5 of 5 answers are the same over HTTP" in said
     assert_nothing_runs(home)
     bank = PhraseBank.open(home / "banks" / "demo")
     assert len(bank) >= PHRASES
     assert set(bank.phrases(range(len(bank)))).isdisjoint(gather(PHRASES, HELD_OUT)[1])
 
 
-@pytest.mark.parametrize(
-    ("demo", "said"),
-    [([], "starting the HTTP application"), (["--serve"], "the application stays up")],
-    indirect=["demo"],
-)
-def test_a_demo_ended_by_ctrl_c_leaves_nothing_running(
-    demo: "subprocess.Popen[str]", said: str, home: Path
+def test_a_demo_ended_by_ctrl_c_while_the_application_starts_leaves_nothing_running(
+    demo: "subprocess.Popen[str]", home: Path
 ) -> None:
-    assert demo.stderr
-    assert any(said in line for line in demo.stderr)
+    said_until("starting the HTTP application", demo)
     demo.send_signal(signal.SIGINT)
     demo.communicate(timeout=100)
     assert demo.returncode == 130
