@@ -116,7 +116,9 @@ class ResourceConfig(Settings):
         None, description="actors that hold a teacher; None: as many as the cluster has room for"
     )
     embedder_cpus: float = Field(1.0, gt=0)
-    embedder_gpus: float = Field(0.0, ge=0)
+    embedder_gpus: float | None = Field(
+        None, ge=0, description="of each; None: one if the cluster has any and the teacher can use it"
+    )
     task_cpus: float = Field(1.0, gt=0, description="CPUs of each reading, deduplicating or indexing task")
     tasks: PositiveInt | None = Field(None, description="such tasks at once; None: as the CPUs allow")
 
@@ -205,7 +207,9 @@ class DecodeCorpusConfig(Settings):
     part_rows: PositiveInt | None = Field(None, description="rows a part, the unit of resume; None: by size")
     workers: PositiveInt | None = Field(None, description="that hold a decoder; None: as many as have room")
     worker_cpus: float = Field(1.0, gt=0)
-    worker_gpus: float = Field(0.0, ge=0)
+    worker_gpus: float | None = Field(
+        None, ge=0, description="of each; None: one if the cluster has any and what decodes can use it"
+    )
 
 
 class HeldOutConfig(Settings):

@@ -153,6 +153,12 @@ def teacher_fingerprint(config: TeacherConfig) -> str:
     return load_teacher(config).fingerprint
 
 
+def can_use_gpu(config: TeacherConfig) -> bool:
+    """Whether a teacher would run on a GPU that it is given."""
+    made_by = TEACHERS.get(config.name.partition(":")[0], SentenceTransformerTeacher)
+    return made_by is SentenceTransformerTeacher and config.device != "cpu" and config.precision != "int8"
+
+
 def _in_precision(fingerprint: str, config: TeacherConfig) -> str:
     return int8_fingerprint(fingerprint) if config.precision == "int8" else fingerprint
 

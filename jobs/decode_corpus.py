@@ -14,6 +14,7 @@ from jobs.resumable import resumable
 INPUTS = "Files, folders or globs of .npy, .arrow, .parquet and .jsonl, with a column `embedding`."
 TARGET = "Folder of the texts, on a file system that every node sees."
 KEEP = "A column of the inputs that goes with the texts; may be repeated."
+WORKER_GPUS = "GPUs of each of them. Default: 1 for bf16, hybrid and lattices, if there are any."
 
 
 def main(
@@ -29,7 +30,7 @@ def main(
     effort: Annotated[str | None, typer.Option(help="Of hybrid: none, low, medium, high.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of what ret and hybrid draw. Default: 0.")] = None,
     workers: Annotated[int | None, typer.Option(help="That hold a decoder. Default: as fit.")] = None,
-    worker_gpus: Annotated[float | None, typer.Option(help="GPUs of each of them. Default: 0.")] = None,
+    worker_gpus: Annotated[float | None, typer.Option(help=WORKER_GPUS)] = None,
     part_rows: Annotated[
         int | None, typer.Option(help="Rows a part, the unit of resume. Default: by size.")
     ] = None,

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ray.data import ActorPoolStrategy, TaskPoolStrategy
+from ray.data import TaskPoolStrategy
 
 from actors.pair_embedder import PairEmbedder, sum_pairs
 from cellular.adapter import PairSums, Space, best_ridge, ridge, save_maps
@@ -15,7 +15,7 @@ from cellular.training.adapter_config import TrainAdapterConfig
 from pipelines.cluster import connected, plain_errors
 from pipelines.plan import describe_teacher
 from pipelines.progress import Row, Track
-from pipelines.stages import Stage, embedders, run_stage
+from pipelines.stages import Stage, run_stage, teacher_pool
 from pipelines.training_data import TrainingData
 
 FORMAT = 1
@@ -90,13 +90,9 @@ def _embedding(config: TrainAdapterConfig, shards: Sequence[Path], target: Path)
     """Shards of texts become shards of pairs of the same names."""
     target.mkdir(parents=True, exist_ok=True)
     items = [{"texts": str(shard), "output": str(target / shard.name)} for shard in shards]
-    resources = config.embedding
-    pool = min(resources.embedders or embedders(resources), max(1, len(shards)))
     options = {
         "fn_constructor_kwargs": {"teacher": config.source},
-        "compute": ActorPoolStrategy(size=pool),
-        "num_cpus": resources.embedder_cpus,
-        "num_gpus": resources.embedder_gpus,
+        **teacher_pool(config.embedding, config.source, len(shards)),
     }
     return Stage(f"embed {target.name}", PairEmbedder, items, options)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ray
 import ray.data
@@ -51,6 +52,35 @@ def plain_errors() -> Iterator[None]:
                 raise CellularError(str(inner or cause)) from None
             cause = inner if isinstance(inner, BaseException) else cause.__cause__
         raise
+
+
+def gpus_each(asked: float | None, useful: bool) -> float:
+    """GPUs of a worker: as asked, or one if the cluster has any and the worker can use it."""
+    if asked is not None:
+        return asked
+    return float(useful and has_gpus())
+
+
+def resources(cpus: float, gpus: float) -> dict[str, Any]:
+    """Options of a worker: what it takes of the cluster, and that it sees no GPU that it does not take."""
+    options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus}
+    if not gpus and has_gpus():  # all workers would go to the first one
+        options["runtime_env"] = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}}
+    return options
+
+
+def room(cpus: float, gpus: float) -> int:
+    """How many workers that take so much the cluster has room for as it is now, at least one."""
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    by_cpu = there.get("CPU", 0.0) / cpus
+    by_gpu = there.get("GPU", 0.0) / gpus if gpus else by_cpu
+    return max(1, int(min(by_cpu, by_gpu)))
+
+
+def has_gpus() -> bool:
+    """Whether any node of the cluster has a GPU."""
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return there.get("GPU", 0.0) > 0
 
 
 def unreachable(address: str) -> str | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field
-from ray.data import ActorPoolStrategy
 
 from actors.part_decoder import ANSWERS, PLACES, PartDecoder, read_counts
 from cellular.bank import current_version
@@ -22,10 +21,10 @@ from cellular.embedding_sources import EMBEDDING, find_embeddings, open_source
 from cellular.errors import CellularError
 from cellular.files import write_atomically
 from cellular.queries import open_lattice
-from pipelines.cluster import connected, plain_errors
+from pipelines.cluster import connected, gpus_each, plain_errors
 from pipelines.plan import check_writable
 from pipelines.progress import Track, show
-from pipelines.stages import Stage, room, run_stage
+from pipelines.stages import Stage, pool, run_stage
 from pipelines.workspace import build_folder, locked, read_left
 
 PARTS = 256  # a job has about so many, between these sizes
@@ -168,12 +167,12 @@ def _stage(config: DecodeCorpusConfig, plan: DecodePlan, outputs: Sequence[Path]
         {"path": path, "start": start, "stop": stop, "output": str(output)}
         for (path, start, stop), output in zip(plan.parts, outputs, strict=True)
     ]
-    workers = config.workers or room(config.worker_cpus, config.worker_gpus)
+    # Of RET it is the engine for bf16 that runs on a GPU; hybrid has the teacher besides.
+    useful = config.decoder == "hybrid" or config.precision == "bf16" or config.lattice is not None
+    gpus = gpus_each(config.worker_gpus, useful)
     options = {
         "fn_constructor_args": (config,),
-        "compute": ActorPoolStrategy(size=min(workers, len(items))),
-        "num_cpus": config.worker_cpus,
-        "num_gpus": config.worker_gpus,
+        **pool(config.workers, config.worker_cpus, gpus, len(items)),
     }
     return Stage("decode", PartDecoder, items, options, unit="texts")
 

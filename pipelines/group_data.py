@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from ray.data import ActorPoolStrategy, TaskPoolStrategy
+from ray.data import TaskPoolStrategy
 
 from actors.grouper import GroupEmbedder, Grouper
 from cellular.bank.manifest import TeacherEntry
@@ -20,7 +20,7 @@ from cellular.training.config import TrainingDataConfig
 from cellular.training.lattice_config import PairsConfig
 from pipelines.plan import check_writable, describe_teacher
 from pipelines.progress import Track, show
-from pipelines.stages import Stage, default_shard_rows, embedders, run_stage
+from pipelines.stages import Stage, default_shard_rows, run_stage, teacher_pool
 from pipelines.training_data import Accept, TrainingData, describe, find_or_make, vocabulary_of
 from pipelines.workspace import build_folder
 
@@ -124,7 +124,7 @@ class _Making:
 
     def _embedding(self, chunks: Sequence[str]) -> Stage:
         """Ranges of groups become shards."""
-        config, resources = self.config, self.resources
+        config = self.config
         rows = sum(pq.read_metadata(chunk).num_rows for chunk in chunks)
         if not rows:
             raise CellularError("no text is left: give files that hold some")
@@ -136,9 +136,7 @@ class _Making:
                 "held_out": config.held_out,
                 "chunks": chunks,
             },
-            "compute": ActorPoolStrategy(size=min(resources.embedders or embedders(resources), ranges)),
-            "num_cpus": resources.embedder_cpus,
-            "num_gpus": resources.embedder_gpus,
+            **teacher_pool(self.resources, config.teacher, ranges),
         }
         return Stage(
             "embed", GroupEmbedder, [self._item(number, ranges) for number in range(ranges)], options

@@ -17,7 +17,9 @@ from actors.embedder import ShardEmbedder
 from actors.indexer import Indexer
 from actors.segmenter import BankSegmenter, Segmenter
 from cellular.bank.manifest import EMBEDDINGS, PHRASES, version_folder
-from cellular.config import BuildConfig, ResourceConfig
+from cellular.config import BuildConfig, ResourceConfig, TeacherConfig
+from cellular.teachers import can_use_gpu
+from pipelines.cluster import gpus_each, resources, room
 from pipelines.progress import Row, Track
 from pipelines.workspace import Plan, Workspace
 
@@ -107,7 +109,6 @@ class Build:
 
     def embed(self, shards: Sequence[int]) -> Stage:
         """Shards get their embeddings."""
-        resources = self.config.resources
         items = [
             {"phrases": str(self.space.phrases(shard)), "output": str(self.space.embeddings(shard))}
             for shard in shards
@@ -119,9 +120,7 @@ class Build:
         }
         options = {
             "fn_constructor_kwargs": arguments,
-            "compute": ActorPoolStrategy(size=min(resources.embedders or embedders(resources), len(shards))),
-            "num_cpus": resources.embedder_cpus,
-            "num_gpus": resources.embedder_gpus,
+            **teacher_pool(self.config.resources, self.config.teacher, len(shards)),
         }
         return Stage("embed", ShardEmbedder, items, options)
 
@@ -143,17 +142,16 @@ class Build:
         return Stage("index", Indexer(self.space.trained_index), items, self._tasks)
 
 
-def embedders(resources: ResourceConfig) -> int:
-    """How many embedders the cluster has room for as it is now."""
-    return room(resources.embedder_cpus, resources.embedder_gpus)
+def pool(workers: int | None, cpus: float, gpus: float, items: int) -> dict[str, Any]:
+    """Who runs a stage: so many workers, or as many as there is room for, and no more than items."""
+    size = max(1, min(workers or room(cpus, gpus), items))
+    return {"compute": ActorPoolStrategy(size=size), **resources(cpus, gpus)}
 
 
-def room(cpus: float, gpus: float) -> int:
-    """How many workers that take so much the cluster has room for as it is now, at least one."""
-    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    by_cpu = there.get("CPU", 0.0) / cpus
-    by_gpu = there.get("GPU", 0.0) / gpus if gpus else by_cpu
-    return max(1, int(min(by_cpu, by_gpu)))
+def teacher_pool(asked: ResourceConfig, teacher: TeacherConfig, items: int) -> dict[str, Any]:
+    """Who runs a stage that embeds."""
+    gpus = gpus_each(asked.embedder_gpus, can_use_gpu(teacher))
+    return pool(asked.embedders, asked.embedder_cpus, gpus, items)
 
 
 def default_shard_rows(rows: int) -> int:

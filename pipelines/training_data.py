@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 from pydantic import ValidationError
-from ray.data import ActorPoolStrategy
 
 from actors.segmenter import Tally, chunk_path
 from actors.text_embedder import TextEmbedder
@@ -21,7 +20,7 @@ from cellular.training.config import TrainingDataConfig
 from pipelines.cluster import connected, plain_errors
 from pipelines.plan import check_corpus, check_writable, fingerprint, make_plan, unfinished_plan
 from pipelines.progress import Track, show
-from pipelines.stages import Build, Stage, count_phrases, embedders, run_stage
+from pipelines.stages import Build, Stage, count_phrases, run_stage, teacher_pool
 from pipelines.workspace import Plan, discard_build, locked, write_plan
 
 FORMAT = 1
@@ -204,16 +203,13 @@ def _embed(config: TrainingDataConfig, stages: Build, folder: Path, shards: Sequ
         }
         for shard in shards
     ]
-    resources = stages.config.resources
     options = {
         "fn_constructor_kwargs": {
             "teacher": config.teacher,
             "vocabulary": config.vocabulary,
             "held_out": config.held_out,
         },
-        "compute": ActorPoolStrategy(size=min(resources.embedders or embedders(resources), len(shards))),
-        "num_cpus": resources.embedder_cpus,
-        "num_gpus": resources.embedder_gpus,
+        **teacher_pool(stages.config.resources, config.teacher, len(shards)),
     }
     return Stage("embed", TextEmbedder, items, options)
 

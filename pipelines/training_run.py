@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import ray
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from cellular.config import Settings
 from cellular.errors import CellularError
 from cellular.files import write_atomically
 from cellular.training.config import TrainingConfig
-from pipelines.cluster import connected, plain_errors
+from pipelines.cluster import connected, has_gpus, plain_errors
 from pipelines.plan import check_writable
 from pipelines.progress import Track, show
 from pipelines.shard_files import read_shards
@@ -205,8 +204,7 @@ def _identify(recipe: Recipe, data: Data, restart: bool) -> None:
 
 def _training(recipe: Recipe, data: Data, deadline: float | None) -> Training:
     config = recipe.config
-    gpus: float = ray.cluster_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call]
-    on_gpu = gpus > 0 if config.workers.gpu is None else config.workers.gpu
+    on_gpu = has_gpus() if config.workers.gpu is None else config.workers.gpu
     return Training(
         target=config.target,
         loop=recipe.work.run,

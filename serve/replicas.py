@@ -4,13 +4,16 @@ The worker's class is an argument: a replica imports its own and no other's libr
 """
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from actors.session_store import Commit
@@ -65,6 +68,7 @@ class Replica:
     """
 
     def __init__(self, stage: str) -> None:
+        _leave_gpus_of_others()
         self.metrics = WorkerMetrics(stage)
         self.busy = BusyTime()
         self.done = Counter(calls=0, batches=0, rows=0)
@@ -111,6 +115,16 @@ class Replica:
             answers |= zip(chosen, divided(results, parts), strict=True)
             self.done.update(calls=len(parts), batches=1, rows=len(rows))
         return [answers[n] for n in range(len(calls))]
+
+
+def _leave_gpus_of_others() -> None:
+    """Let a replica that was given no GPU see none: Ray shows it all, and all would go to the first one."""
+    try:
+        serve.get_replica_context()
+    except RayServeException:  # this is no process of a replica's own
+        return
+    if not ray.get_gpu_ids():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 class WorkerReplica(Replica):

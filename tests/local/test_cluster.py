@@ -1,5 +1,6 @@
 """What a command prints is its own, whatever Ray has to say meanwhile."""
 
+import json
 import os
 import subprocess
 import sys
@@ -27,6 +28,41 @@ with connected():
     assert said.wait(30)
 print("the result")
 """
+
+SEEN = """
+import json, os
+import ray
+from cellular.config import ResourceConfig, TeacherConfig
+from pipelines.progress import silent
+from pipelines.stages import Stage, run_stage, teacher_pool
+
+class Look:
+    def __call__(self, item):
+        return {"sees": os.environ.get("CUDA_VISIBLE_DEVICES", "all")}
+
+items = [{"output": "none"}] * 4
+for asked, teacher in ((None, "all-MiniLM-L6-v2"), (None, "hash"), (0, "all-MiniLM-L6-v2")):
+    options = teacher_pool(ResourceConfig(embedder_gpus=asked), TeacherConfig(name=teacher), len(items))
+    rows = run_stage(Stage("look", Look, items, options), silent)
+    print(json.dumps([options["compute"].max_size, sorted({row["sees"] for row in rows})]))
+"""
+
+
+def test_teachers_share_the_gpus_that_there_are_and_others_see_none() -> None:
+    """The GPUs are Ray's belief alone: nothing here computes on one."""
+    start = (
+        "import ray; ray.init('local', num_cpus=3, num_gpus=2, include_dashboard=False, log_to_driver=False)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", start + SEEN], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (teachers, of_teachers), (hashers, of_hashers), (asked, of_asked) = map(
+        json.loads, done.stdout.splitlines()[-3:]
+    )
+    assert (teachers, hashers, asked) == (2, 3, 3)
+    assert of_teachers and set(of_teachers) <= {"0", "1"}
+    assert of_hashers == of_asked == [""]
 
 
 def test_of_ray_a_command_shows_its_warnings_alone_and_never_among_results(cluster: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import runpy
 import threading
 import time
@@ -14,6 +15,7 @@ import numpy as np
 import openai
 import pytest
 import ray
+from ray import serve
 
 from cellular import APIError, Client, decoders
 from cellular.bank import create_bank
@@ -21,6 +23,7 @@ from cellular.errors import CellularError
 from cellular.teachers import HashTeacher
 from serve import app
 from serve.auth import key_line
+from serve.replicas import WorkerReplica
 from serve.settings import ServeConfig
 
 ANIMALS, VERBS = ("a cat", "two dogs", "the owl", "some bees"), ("sleeps", "waits", "sings")
@@ -121,6 +124,17 @@ def test_a_text_comes_back_through_both_routes(client):
     assert np.array_equal(rows, TEACHER.encode(PHRASES))
     decoded = client.post("/v1/decode", json={"embeddings": rows.tolist(), "method": "greedy"}).json()
     assert [result["candidates"][0]["phrase"] for result in decoded["results"]] == PHRASES
+
+
+def test_a_replica_that_was_given_no_gpu_sees_none(url):
+    class Looker:
+        def describe(self):
+            return {"gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "all")}
+
+    deployment = serve.deployment(WorkerReplica, name="Looker", ray_actor_options={"num_cpus": 0.05})
+    handle = serve.run(deployment.bind(Looker), name="looker", route_prefix=None)
+    assert handle.describe.remote().result() == {"gpus": ""}
+    serve.delete("looker")
 
 
 @pytest.mark.parametrize("decoder", ["phrase_bank", "ret", "hybrid"])
