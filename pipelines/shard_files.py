@@ -12,22 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
-READ_CPUS = 0.25  # of a task that reads a shard
 READERS = 8  # at once: each is a process to start, and a shard is read in less time than that
 
 
 def read_shards(paths: Sequence[Path], columns: Sequence[str]) -> ray.data.Dataset:
     """What a training reads: a dataset of some columns of Parquet files, a file a block.
 
-    `ray.data.read_parquet` lists files by a task of a whole CPU, which workers that take what there is may
-    not leave: it would wait for them, and they for it.
+    Reading takes no CPU as Ray counts: workers may have taken all, and would wait for the data, and the data
+    for them. `ray.data.read_parquet` takes whole ones, to list files besides.
     """
     rows = [{"path": str(path)} for path in paths]
     shards = ray.data.from_items(rows, override_num_blocks=len(rows))
     read = partial(_read_shard, columns=list(columns))
-    return shards.map_batches(
-        read, batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS, concurrency=READERS
-    )
+    return shards.map_batches(read, batch_size=1, batch_format="pyarrow", num_cpus=0, concurrency=READERS)
 
 
 def _read_shard(row: pa.Table, columns: list[str]) -> pa.Table:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.data
 import ray.train
 from ray.train.torch import TorchTrainer
@@ -20,6 +21,7 @@ from cellular.training.config import WorkersConfig
 from pipelines.training_log import callbacks, following
 
 NAME = "run"  # folder of Ray Train's checkpoints in the target; the same name is what makes it resume
+LEAST_CPUS = 0.5  # of a worker
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,18 @@ def _scaling(workers: WorkersConfig) -> ScalingConfig:
     return ScalingConfig(
         num_workers=count,
         use_gpu=bool(workers.gpu),
-        resources_per_worker={"CPU": workers.worker_cpus} | ({"GPU": 1.0} if workers.gpu else {}),
+        resources_per_worker={"CPU": _worker_cpus(workers)} | ({"GPU": 1.0} if workers.gpu else {}),
         elastic_resize_monitor_interval_s=workers.resize_seconds,
     )
+
+
+def _worker_cpus(workers: WorkersConfig) -> float:
+    """As asked, or little beside a GPU, or the whole cores that the smallest node has for each."""
+    if workers.worker_cpus is not None:
+        return workers.worker_cpus
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    cores = [node["Resources"]["CPU"] for node in nodes if node["Alive"] and "CPU" in node["Resources"]]
+    if workers.gpu or not cores:
+        return LEAST_CPUS
+    share: float = min(cores) // -(-workers.workers // len(cores))
+    return max(LEAST_CPUS, share)

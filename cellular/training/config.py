@@ -83,7 +83,9 @@ class WorkersConfig(Settings):
     workers: PositiveInt = Field(1, description="most workers; one a GPU")
     min_workers: PositiveInt | None = Field(None, description="go on with so few; None: with `workers` only")
     gpu: bool | None = Field(None, description="a GPU each and NCCL, or CPUs and gloo; None: as there are")
-    worker_cpus: PositiveFloat = Field(0.5, description="less than the cluster has in all: data needs some")
+    worker_cpus: PositiveFloat | None = Field(
+        None, description="also its threads; None: .5 beside a GPU, else an equal share of the cores"
+    )
     max_failures: int = Field(3, ge=-1, description="restarts from a checkpoint; -1: any number")
     resize_seconds: PositiveFloat = Field(60.0, description="between looks for room for more workers")
 
