@@ -38,7 +38,9 @@ def main(
     ] = None,
     noise: Annotated[float | None, typer.Option(help="Largest length of noise on what is read.")] = None,
     likelihood: Annotated[float | None, typer.Option(help="Weight of the text by a frozen RET.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Embeddings a step. Default: 1,024.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Embeddings a step. Default: 1,024, of a lattice without a GPU 128.")
+    ] = None,
     steps: options.Steps = None,
     seconds: options.Seconds = None,
     run_seconds: options.RunSeconds = None,

@@ -22,7 +22,9 @@ HeldOut = Annotated[float | None, typer.Option(help="Share not trained on. Defau
 Steps = Annotated[int | None, typer.Option(help="Length of the training, in optimiser steps,")]
 Seconds = Annotated[float | None, typer.Option(help="or in seconds.")]
 RunSeconds = Annotated[float | None, typer.Option(help="End this run then, with a checkpoint.")]
-BatchTokens = Annotated[int | None, typer.Option(help="Positions a step. Default: 131,072.")]
+BatchTokens = Annotated[
+    int | None, typer.Option(help="Positions a step. Default: 131,072 on GPUs, else 8,192.")
+]
 PassTokens = Annotated[int | None, typer.Option(help="Positions a worker's pass holds.")]
 MatrixRate = Annotated[float | None, typer.Option(help="Muon's learning rate. Default: .02.")]
 Rate = Annotated[float | None, typer.Option(help="AdamW's learning rate. Default: as suits the model.")]

@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
-READERS = 8  # at once: each is a process to start, and a shard is read in less time than that
+from pipelines.cluster import room
+
+READERS = 8  # at once, at most: each is a process to start, and a shard is read in less time than that
 
 
 def read_shards(paths: Sequence[Path], columns: Sequence[str]) -> ray.data.Dataset:
@@ -24,7 +26,8 @@ def read_shards(paths: Sequence[Path], columns: Sequence[str]) -> ray.data.Datas
     rows = [{"path": str(path)} for path in paths]
     shards = ray.data.from_items(rows, override_num_blocks=len(rows))
     read = partial(_read_shard, columns=list(columns))
-    return shards.map_batches(read, batch_size=1, batch_format="pyarrow", num_cpus=0, concurrency=READERS)
+    readers = min(READERS, room(1.0, 0.0))
+    return shards.map_batches(read, batch_size=1, batch_format="pyarrow", num_cpus=0, concurrency=readers)
 
 
 def _read_shard(row: pa.Table, columns: list[str]) -> pa.Table:

@@ -16,6 +16,7 @@ from cellular.training.state import load_state, save_state
 from cellular.training.trainer import Trainer
 from pipelines.training_log import SPEED
 
+LOOK_SECONDS = 1.0  # between looks at the clock, where steps are longer than a fraction of that
 PEAK_FLOPS = {"H200": 990e12, "H100": 990e12, "A100": 312e12, "L40S": 362e12}  # dense bf16, a second
 
 
@@ -47,6 +48,7 @@ class Tick(NamedTuple):
     """What rank 0 decides for all."""
 
     seconds: float
+    steps: float  # until the next
     log: bool
     checkpoint: bool
     stop: bool
@@ -111,6 +113,7 @@ class Loop:
         self._positions = 0
         self._total = torch.zeros((), dtype=torch.float64, device=self._device)
         self._steps = 0
+        self._looked, self._look = (self._clock, self._trainer.steps), self._trainer.steps + 1
 
     def _step(self) -> None:
         batches, positions = self._source.draw(self._trainer.steps)
@@ -121,7 +124,7 @@ class Loop:
     def _due(self) -> bool:
         """Whether all workers meet after this step."""
         steps, every = self._trainer.steps, self._config.checkpoint_steps
-        return steps % self._config.tick_steps == 0 or (every is not None and steps % every == 0)
+        return steps >= self._look or (every is not None and steps % every == 0)
 
     def _tick(self) -> Tick:
         """Rank 0 looks at the clock for all: all need the same learning rate and the same barriers."""
@@ -129,6 +132,7 @@ class Loop:
         by_time = now - self._saved >= self._config.checkpoint_seconds
         tick = Tick(
             seconds=self._base + now - self._clock,
+            steps=self._steps_until_look(now),
             log=now - self._logged >= self._config.log_seconds,
             checkpoint=by_time if every is None else self._trainer.steps % every == 0,
             stop=time.time() >= self._deadline,
@@ -137,12 +141,19 @@ class Loop:
             return tick
         values = torch.tensor(tick, dtype=torch.float64, device=self._device)
         dist.broadcast(values, 0)
-        seconds, *decisions = values.tolist()
-        return Tick(seconds, *map(bool, decisions))
+        seconds, steps, *decisions = values.tolist()
+        return Tick(seconds, steps, *map(bool, decisions))
+
+    def _steps_until_look(self, now: float) -> int:
+        """As many as take LOOK_SECONDS, if that is less than `tick_steps`."""
+        then, steps = self._looked
+        self._looked = now, self._trainer.steps
+        pace = (now - then) / max(1, self._trainer.steps - steps)
+        return min(self._config.tick_steps, max(1, int(LOOK_SECONDS / max(pace, 1e-9))))
 
     def _act(self, tick: Tick) -> bool:
         """Follow a tick; whether to stop."""
-        self._seconds = tick.seconds
+        self._seconds, self._look = tick.seconds, self._trainer.steps + int(tick.steps)
         if self.done >= 1 or tick.stop:
             return True
         if tick.checkpoint:

@@ -55,8 +55,9 @@ class BucketSource(Generic[H]):
         self._rank, self._world = (
             (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         )
-        self._passes = -(-config.batch_tokens // (self._world * config.pass_tokens))
-        self._tokens = config.batch_tokens // (self._world * self._passes * copies)
+        tokens = config.step_tokens(device.type)
+        self._passes = -(-tokens // (self._world * config.pass_tokens))
+        self._tokens = tokens // (self._world * self._passes * copies)
         self._feed = Feed(train, config.resident_bytes, read, join)
         self._use(self._feed.first)
         self._held_out: H | None = None

@@ -37,7 +37,7 @@ class ScheduleConfig(Settings):
 
     steps: PositiveInt | None = Field(None, description="optimiser steps; the same result on any hardware")
     seconds: PositiveFloat | None = Field(None, description="training time, compilation not counted")
-    warmup_steps: NonNegativeInt = Field(200, description="at most a tenth of `steps`")
+    warmup_steps: NonNegativeInt = Field(200, description="at most a tenth of the training")
     floor: Fraction = Field(0.02, description="share of the learning rate at the end of the cosine")
 
     @model_validator(mode="after")
@@ -51,7 +51,9 @@ class LoopConfig(Settings):
     """What is done every so often, and how the work is issued."""
 
     resident_bytes: PositiveInt = Field(8 << 30, description="training data kept on a worker's device")
-    tick_steps: PositiveInt = Field(20, description="steps between looks at the clock")
+    tick_steps: PositiveInt = Field(
+        20, description="steps between looks at the clock; fewer if they take long"
+    )
     log_seconds: float = Field(5.0, ge=0, description="between two lines of progress")
     checkpoint_seconds: PositiveFloat = Field(30.0, description="between two checkpoints")
     checkpoint_steps: PositiveInt | None = Field(None, description="checkpoints by steps instead")
@@ -64,11 +66,18 @@ class LoopConfig(Settings):
 class TextLoopConfig(LoopConfig):
     """The same where batches are texts: their size is counted in positions, padding included."""
 
-    batch_tokens: PositiveInt = Field(131_072, description="positions in one optimiser step, all workers")
+    batch_tokens: PositiveInt | None = Field(
+        None,
+        description="positions in one optimiser step, all workers; None: 131,072 on GPUs, else 8,192",
+    )
     pass_tokens: PositiveInt = Field(131_072, description="positions in one pass of a worker")
     equal: Literal["texts", "pieces"] = Field(
         "texts", description="what counts the same: a short text as much as a long one, or every piece"
     )
+
+    def step_tokens(self, device: str) -> int:
+        """`batch_tokens`, or what suits a type of device: on a processor a step is to take seconds."""
+        return self.batch_tokens or (131_072 if device == "cuda" else 8_192)
 
 
 class RETLoopConfig(TextLoopConfig):

@@ -125,9 +125,9 @@ class EmbeddingSource:
         self._rank, self._world = (
             (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         )
-        loop = config.loop
-        self._passes = -(-loop.batch // (self._world * loop.pass_rows))
-        self._rows = max(2, loop.batch // (self._world * self._passes))
+        loop, batch = config.loop, config.step_rows(device.type)
+        self._passes = -(-batch // (self._world * loop.pass_rows))
+        self._rows = max(2, batch // (self._world * self._passes))
         self._damage = Damage(config.damage)
         read = groups_of if config.pairs else singles_of
         self._feed = Feed(train, loop.resident_bytes, read, join_groups)

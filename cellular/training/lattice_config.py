@@ -94,7 +94,11 @@ class LatticeScheduleConfig(ScheduleConfig):
 class EmbeddingLoopConfig(LoopConfig):
     """The same where batches are embeddings."""
 
-    batch: PositiveInt = Field(1_024, ge=2, description="embeddings in one optimiser step, all workers")
+    batch: PositiveInt | None = Field(
+        None,
+        ge=2,
+        description="embeddings in one optimiser step, all workers; None: 1,024, of a lattice on CPUs 128",
+    )
     pass_rows: PositiveInt = Field(1_024, ge=2, description="embeddings in one pass of a worker")
     compile: bool | None = Field(False, description="torch.compile, which takes a minute to begin")
 
@@ -131,6 +135,10 @@ class TrainLatticeConfig(TrainingConfig):
     optimizer: LatticeOptimizerConfig = LatticeOptimizerConfig()
     schedule: LatticeScheduleConfig
     loop: EmbeddingLoopConfig = EmbeddingLoopConfig()
+
+    def step_rows(self, device: str) -> int:
+        """`loop.batch`, or what suits a type of device: on a processor a step is to take seconds."""
+        return self.loop.batch or (128 if self.model == "lattice" and device != "cuda" else 1_024)
 
     @model_validator(mode="before")
     @classmethod

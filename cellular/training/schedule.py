@@ -4,6 +4,8 @@ import math
 
 from cellular.training.config import ScheduleConfig
 
+_WARMUP = 0.1  # of a training, at most
+
 
 def progress(config: ScheduleConfig, step: int, seconds: float) -> float:
     """Share of the training that is done, 0 to 1, by steps or by seconds."""
@@ -16,7 +18,6 @@ def rate_factor(config: ScheduleConfig, step: int, done: float) -> float:
 
     Loshchilov & Hutter 2017, SGDR.
     """
-    steps = config.warmup_steps if config.steps is None else min(config.warmup_steps, config.steps // 10)
-    warmup = min(1.0, (step + 1) / steps) if steps else 1.0
+    warmup = min(1.0, max((step + 1) / max(1, config.warmup_steps), done / _WARMUP))
     cosine = 0.5 * (1 + math.cos(math.pi * done))
     return warmup * (config.floor + (1 - config.floor) * cosine)

@@ -22,8 +22,11 @@ def test_rates_rise_linearly_then_fall_to_the_floor() -> None:
     assert factors[-1] == pytest.approx(0.1)
 
 
-def test_a_short_training_warms_up_for_a_tenth_of_it() -> None:
-    assert rate_factor(ScheduleConfig(steps=40), 3, 0.0) == 1.0
+@pytest.mark.parametrize("length", [{"steps": 40}, {"seconds": 40.0}])
+def test_a_short_training_warms_up_for_a_tenth_of_it(length: dict[str, float]) -> None:
+    short, cold = ScheduleConfig(**length), ScheduleConfig(**length, warmup_steps=0)
+    assert rate_factor(short, 2, 0.05) == pytest.approx(0.5 * rate_factor(cold, 2, 0.05))
+    assert rate_factor(short, 4, 0.1) == rate_factor(cold, 4, 0.1)
 
 
 @pytest.mark.parametrize("lengths", [{}, {"steps": 1, "seconds": 1.0}])
