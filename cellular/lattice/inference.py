@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from cellular.checks import check_embeddings
+from cellular.devices import fast_dtype
 from cellular.lattice.lattice import Lattice3D
 from cellular.types import FloatArray
 
@@ -32,16 +33,8 @@ def placed(lattice: Lattice3D, device: Device = "auto", precision: Precision = "
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if precision == "auto":
-        precision = "bf16" if _multiplies_bf16(device) else "fp32"
-    return lattice.to(device, torch.bfloat16 if precision == "bf16" else torch.float32)
-
-
-def _multiplies_bf16(device: Literal["cpu", "cuda"]) -> bool:
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
+    dtypes = {"auto": fast_dtype(device), "fp32": torch.float32, "bf16": torch.bfloat16}
+    return lattice.to(device, dtypes[precision])
 
 
 @torch.inference_mode()

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cellular.damage import Damage
 from cellular.decoders.ret.checkpoint import load_checkpoint
+from cellular.devices import fast_dtype
 from cellular.embedding_objectives import EmbeddingBatch, EmbeddingLoss
 from cellular.lattice import Lattice3D, count_parameters, load_lattice
 from cellular.mlp import MLP, MLPConfig, equal_width, load_mlp
@@ -67,7 +68,7 @@ def make_trainer(config: TrainLatticeConfig, model: nn.Module) -> Trainer:
     decoder = None
     if config.loss.likelihood:
         decoder = load_checkpoint(config.loss.decoder).model.to(device).requires_grad_(False)
-    dtype = torch.bfloat16 if cuda else torch.float32
+    dtype = fast_dtype(device)
     guides = [load_mlp(guide).mlp.to(device, dtype).requires_grad_(False) for guide in config.guides]
     return Trainer(
         model,

@@ -14,6 +14,7 @@ from cellular.decoders.ret.reward import RewardedTexts
 from cellular.decoders.ret.sparsity import MagnitudePruner
 from cellular.decoders.ret.vocabulary import Vocabulary
 from cellular.decoders.ret.weights import BITS, MATRICES, matrices
+from cellular.devices import fast_dtype
 from cellular.objectives import Batch, LikelihoodLoss, Objective, make_batch
 from cellular.teachers import load_teacher
 from cellular.training.bucket_source import BucketSource
@@ -41,7 +42,8 @@ def make_model(config: TrainRETConfig, dimension: int) -> RET:
 
 def make_trainer(config: TrainRETConfig, model: RET, objective: Objective | None = None) -> Trainer:
     """The trainer of a model on its device; by default it makes its texts likely."""
-    cuda = next(model.parameters()).device.type == "cuda"
+    device = next(model.parameters()).device
+    cuda = device.type == "cuda"
     compiled = cuda if config.loop.compile is None else config.loop.compile
     graphs = cuda if config.loop.graphs is None else config.loop.graphs
     fused = has_tma(cuda) if config.loop.fused is None else config.loop.fused
@@ -52,7 +54,7 @@ def make_trainer(config: TrainRETConfig, model: RET, objective: Objective | None
         {} if config.reward else MUON,  # Muon makes every direction of a gradient as long: also its noise
         config.optimizer,
         config.schedule,
-        dtype=torch.bfloat16 if cuda else torch.float32,
+        dtype=fast_dtype(device),
         graphs=graphs,
         prepare=lambda copy: accelerate(cast(RET, copy), compiled, fused),
         pruner=MagnitudePruner(matrices(model), config.sparsity) if config.sparsity else None,

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cellular.cct.model import CCT
+from cellular.devices import fast_dtype
 from cellular.training.bucket_source import BucketSource
 from cellular.training.buckets import Rows
 from cellular.training.pairs import PairBatch, Pairs
@@ -22,7 +23,8 @@ def make_model(config: TrainTextToTextConfig) -> CCT:
 
 def make_trainer(config: TrainTextToTextConfig, model: CCT) -> Trainer:
     """The trainer of a model on its device: it makes the targets likely."""
-    cuda = next(model.parameters()).device.type == "cuda"
+    device = next(model.parameters()).device
+    cuda = device.type == "cuda"
     compiled = cuda if config.loop.compile is None else config.loop.compile
     return Trainer(
         model,
@@ -30,7 +32,7 @@ def make_trainer(config: TrainTextToTextConfig, model: CCT) -> Trainer:
         matrices(model),
         config.optimizer,
         config.schedule,
-        dtype=torch.bfloat16 if cuda else torch.float32,
+        dtype=fast_dtype(device),
         graphs=cuda if config.loop.graphs is None else config.loop.graphs,
         prepare=accelerate if compiled else None,
     )

@@ -105,7 +105,7 @@ def test_the_loss_is_of_the_averaged_weights_and_leaves_no_trace(texts: Texts) -
     train(trainer, texts, 0, 20)
     before = trainer.state()["weights"]["pieces"].clone()
     found = trainer.evaluate(batches(texts), lambda batch: batch.mask_BL.sum())
-    model = trainer.averaged()
+    model = trainer.averaged().to(next(trainer.copy.parameters()).dtype)
     losses = [(LikelihoodLoss()(model, batch), batch.mask_BL.sum()) for batch in batches(texts)]
     expected = sum(loss * count for loss, count in losses) / sum(count for _, count in losses)
     assert found == pytest.approx(float(torch.as_tensor(expected).detach()), rel=1e-5)
