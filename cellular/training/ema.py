@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 EVERY = 10  # steps between updates: a tenth of the cost, the same average
+FIRST = 100  # steps that are all taken in, so that a short training has an average of its own
 
 
 class WeightAverage:
@@ -24,7 +25,8 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights as they are after optimiser step number `step`, counted from 1."""
-        if self._steps and step % EVERY:
+        every = EVERY if self._steps and step > FIRST else 1
+        if step % every:
             return
         memory = min(self._steps, step / 10)  # so that the start is soon forgotten
-        torch._foreach_lerp_(self.tensors, self._weights, min(1.0, EVERY / max(memory, 1e-9)))
+        torch._foreach_lerp_(self.tensors, self._weights, min(1.0, every / max(memory, 1e-9)))

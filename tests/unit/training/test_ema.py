@@ -1,5 +1,6 @@
 """The average of the weights."""
 
+import pytest
 import torch
 
 from cellular.training.ema import WeightAverage
@@ -30,3 +31,13 @@ def test_without_memory_it_is_the_weights() -> None:
     average.update(1)
     assert average.tensors[0].tolist() == [7, 7, 7]
     assert average.tensors[0] is not weight
+
+
+@pytest.mark.parametrize("steps", [3, 9, 17, 45, 99])
+def test_the_average_of_a_short_training_is_of_its_last_tenth(steps: int) -> None:
+    weight = torch.zeros(1)
+    average = WeightAverage([weight], steps=500)
+    for step in range(1, steps + 1):
+        weight.fill_(float(step))
+        average.update(step)
+    assert 0.85 * steps < float(average.tensors[0]) <= steps
