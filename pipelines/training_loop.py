@@ -17,6 +17,7 @@ from cellular.training.trainer import Trainer
 from pipelines.training_log import SPEED
 
 LOOK_SECONDS = 1.0  # between looks at the clock, where steps are longer than a fraction of that
+SAVE_SHARE = 0.1  # of the time, at most, goes into checkpoints by time and the held-out loss that each tells
 PEAK_FLOPS = {"H200": 990e12, "H100": 990e12, "A100": 312e12, "L40S": 362e12}  # dense bf16, a second
 
 
@@ -110,6 +111,7 @@ class Loop:
     def _begin(self) -> None:
         self._clock = self._logged = self._saved = time.monotonic()
         self._base = self._seconds
+        self._saving = 0.0
         self._positions = 0
         self._total = torch.zeros((), dtype=torch.float64, device=self._device)
         self._steps = 0
@@ -129,7 +131,7 @@ class Loop:
     def _tick(self) -> Tick:
         """Rank 0 looks at the clock for all: all need the same learning rate and the same barriers."""
         now, every = time.monotonic(), self._config.checkpoint_steps
-        by_time = now - self._saved >= self._config.checkpoint_seconds
+        by_time = now - self._saved >= max(self._config.checkpoint_seconds, self._saving / SAVE_SHARE)
         tick = Tick(
             seconds=self._base + now - self._clock,
             steps=self._steps_until_look(now),
@@ -188,6 +190,7 @@ class Loop:
 
     def _save(self, metrics: dict[str, float | None]) -> None:
         """Report with a checkpoint; rank 0 writes it."""
+        began = time.monotonic()
         self._held_out["after"] = metrics["held_out_loss"] = self._source.evaluate(self._trainer)
         facts = self._facts | {
             "steps": self._trainer.steps,
@@ -204,6 +207,7 @@ class Loop:
             else:
                 ray.train.report(metrics)
         self._logged = self._saved = time.monotonic()
+        self._saving = self._saved - began
 
     def _restore(self) -> None:
         checkpoint = ray.train.get_checkpoint()

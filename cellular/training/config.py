@@ -55,7 +55,9 @@ class LoopConfig(Settings):
         20, description="steps between looks at the clock; fewer if they take long"
     )
     log_seconds: float = Field(5.0, ge=0, description="between two lines of progress")
-    checkpoint_seconds: PositiveFloat = Field(30.0, description="between two checkpoints")
+    checkpoint_seconds: PositiveFloat = Field(
+        30.0, description="between two checkpoints, or more: they take a tenth of the time"
+    )
     checkpoint_steps: PositiveInt | None = Field(None, description="checkpoints by steps instead")
     keep_checkpoints: PositiveInt = 2
     compile: bool | None = Field(None, description="torch.compile; None: on a GPU")
