@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from cellular.devices import fast_dtype
 from cellular.training.config import OptimizerConfig
 
 _MOMENTUM = 0.95
@@ -121,10 +122,10 @@ class Muon:
 def orthogonalise(matrices: Tensor) -> Tensor:
     """(N, R, C) with R ≤ C: about U Vᵀ of each U S Vᵀ, by five Newton-Schulz iterations.
 
-    In bfloat16 on a GPU. A processor without instructions for it needs a hundred times as long as in float32.
+    In bfloat16 where there are instructions for it. A processor without them needs a hundred times as long.
     """
     a, b, c = _COEFFICIENTS
-    x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
+    x = matrices.to(fast_dtype(matrices.device))
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
