@@ -117,7 +117,7 @@ class ResourceConfig(Settings):
     )
     embedder_cpus: float = Field(1.0, gt=0)
     embedder_gpus: float | None = Field(
-        None, ge=0, description="of each; None: one if the cluster has any and the teacher can use it"
+        None, ge=0, description="of each; None: one if the teacher can use it and there are free ones"
     )
     task_cpus: float = Field(1.0, gt=0, description="CPUs of each reading, deduplicating or indexing task")
     tasks: PositiveInt | None = Field(None, description="such tasks at once; None: as the CPUs allow")
@@ -208,7 +208,7 @@ class DecodeCorpusConfig(Settings):
     workers: PositiveInt | None = Field(None, description="that hold a decoder; None: as many as have room")
     worker_cpus: float = Field(1.0, gt=0)
     worker_gpus: float | None = Field(
-        None, ge=0, description="of each; None: one if the cluster has any and what decodes can use it"
+        None, ge=0, description="of each; None: one if what decodes can use it and there are free ones"
     )
 
 

@@ -29,7 +29,7 @@ Teacher = Annotated[
 ]
 Precision = Annotated[str | None, typer.Option(help="auto, fp32, bf16x2, bf16 or int8. Default: auto.")]
 Embedders = Annotated[int | None, typer.Option(help="Workers that hold the teacher. Default: as fit.")]
-EmbedderGpus = Annotated[float | None, typer.Option(help="GPUs of each. Default: 1, if there are any.")]
+EmbedderGpus = Annotated[float | None, typer.Option(help="GPUs of each. Default: 1, if any are free.")]
 Tasks = Annotated[int | None, typer.Option(help="Other tasks at once. Default: as the CPUs allow.")]
 ShardRows = Annotated[int | None, typer.Option(help="Phrases a shard, the unit of resume. Default: by size.")]
 ConfigFile = Annotated[

@@ -14,7 +14,7 @@ from jobs.resumable import resumable
 INPUTS = "Files, folders or globs of .npy, .arrow, .parquet and .jsonl, with a column `embedding`."
 TARGET = "Folder of the texts, on a file system that every node sees."
 KEEP = "A column of the inputs that goes with the texts; may be repeated."
-WORKER_GPUS = "GPUs of each of them. Default: 1 for bf16, hybrid and lattices, if there are any."
+WORKER_GPUS = "GPUs of each of them. Default: 1 for bf16, hybrid and lattices, if any are free."
 
 
 def main(

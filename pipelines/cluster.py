@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
@@ -19,6 +20,7 @@ from cellular.errors import CellularError
 
 NO_PROGRESS_SECONDS = 3_600.0  # the longest that one item may take before a stage counts as hung
 CONNECT_SECONDS = 3.0
+GPU_PATIENCE_S = 5.0
 
 
 @contextmanager
@@ -55,10 +57,10 @@ def plain_errors() -> Iterator[None]:
 
 
 def gpus_each(asked: float | None, useful: bool) -> float:
-    """GPUs of a worker: as asked, or one if the cluster has any and the worker can use it."""
+    """GPUs of a worker: as asked, or one if the worker can use it and the cluster has one free."""
     if asked is not None:
         return asked
-    return float(useful and has_gpus())
+    return float(useful and _has_free_gpu())
 
 
 def resources(cpus: float, gpus: float) -> dict[str, Any]:
@@ -81,6 +83,19 @@ def has_gpus() -> bool:
     """Whether any node of the cluster has a GPU."""
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return there.get("GPU", 0.0) > 0
+
+
+def _has_free_gpu() -> bool:
+    """Whether some GPU is nobody's, or is soon: what ended just now is counted for a moment."""
+    until = time.monotonic() + GPU_PATIENCE_S
+    while has_gpus():
+        free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+        if free.get("GPU", 0.0) >= 1:
+            return True
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return False
 
 
 def unreachable(address: str) -> str | None:

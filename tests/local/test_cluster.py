@@ -33,6 +33,7 @@ SEEN = """
 import json, os
 import ray
 from cellular.config import ResourceConfig, TeacherConfig
+from pipelines import cluster
 from pipelines.progress import silent
 from pipelines.stages import Stage, run_stage, teacher_pool
 
@@ -45,6 +46,16 @@ for asked, teacher in ((None, "all-MiniLM-L6-v2"), (None, "hash"), (0, "all-Mini
     options = teacher_pool(ResourceConfig(embedder_gpus=asked), TeacherConfig(name=teacher), len(items))
     rows = run_stage(Stage("look", Look, items, options), silent)
     print(json.dumps([options["compute"].max_size, sorted({row["sees"] for row in rows})]))
+
+@ray.remote(num_gpus=2)
+class Holder:
+    def held(self):
+        return True
+
+holder = Holder.remote()
+assert ray.get(holder.held.remote())
+cluster.GPU_PATIENCE_S = 1.0
+print(json.dumps(teacher_pool(ResourceConfig(), TeacherConfig(), 4)["num_gpus"]))
 """
 
 
@@ -57,12 +68,12 @@ def test_teachers_share_the_gpus_that_there_are_and_others_see_none() -> None:
         [sys.executable, "-c", start + SEEN], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    (teachers, of_teachers), (hashers, of_hashers), (asked, of_asked) = map(
-        json.loads, done.stdout.splitlines()[-3:]
-    )
+    *seen, where_none_is_free = map(json.loads, done.stdout.splitlines()[-4:])
+    (teachers, of_teachers), (hashers, of_hashers), (asked, of_asked) = seen
     assert (teachers, hashers, asked) == (2, 3, 3)
     assert of_teachers and set(of_teachers) <= {"0", "1"}
     assert of_hashers == of_asked == [""]
+    assert where_none_is_free == 0
 
 
 def test_of_ray_a_command_shows_its_warnings_alone_and_never_among_results(cluster: str) -> None:
