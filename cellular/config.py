@@ -15,6 +15,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Device = Literal["auto", "cpu", "cuda"]
+
+
 class TeacherConfig(Settings):
     """Which model makes the embeddings, and how it runs. Only `name` decides what the vectors mean.
 
@@ -28,7 +31,7 @@ class TeacherConfig(Settings):
         description="auto: bf16 where the processor multiplies it natively, else fp32; never int8. "
         "bf16x2: weights of twice as many bits where the kernel in C runs, else fp32",
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     batch_tokens: PositiveInt = Field(
         1024, description="tokens in one forward pass, padding counted; the one in C takes its own"
     )
@@ -185,6 +188,7 @@ class HybridConfig(Settings):
     consensus_spread: float = Field(0.1, gt=0, description="cosine by which a text counts e times less in it")
 
 
+LatticePrecision = Literal["auto", "fp32", "bf16"]
 RETPrecision = Literal["fp32", "bf16", "int8", "int4"]
 
 

@@ -1,14 +1,21 @@
 """What a device computes fastest in."""
 
+from functools import cache
+
 import torch
 
 
+@cache
 def fast_dtype(device: torch.device | str) -> torch.dtype:
     """bfloat16 where a device has instructions for it, as GPUs and processors with AMX; else float32."""
-    kind = torch.device(device).type
-    if kind == "cuda":
+    if torch.device(device).type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        capabilities = torch.cpu.get_capabilities()
-        native = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
+        native = has_amx() or torch.cpu.get_capabilities().get("avx512_bf16")
     return torch.bfloat16 if native else torch.float32
+
+
+@cache
+def has_amx() -> bool:
+    """Whether the processor has units for small matrices of bfloat16."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))

@@ -139,7 +139,7 @@ def load_teacher(config: TeacherConfig | str) -> Teacher:
         CellularError: it cannot be loaded.
     """
     config = TeacherConfig(name=config) if isinstance(config, str) else config
-    return TEACHERS.get(config.name.partition(":")[0], SentenceTransformerTeacher)(config)
+    return _maker(config)(config)
 
 
 def teacher_fingerprint(config: TeacherConfig) -> str:
@@ -148,15 +148,22 @@ def teacher_fingerprint(config: TeacherConfig) -> str:
     Raises:
         CellularError: there is no such teacher.
     """
-    if TEACHERS.get(config.name.partition(":")[0], SentenceTransformerTeacher) is SentenceTransformerTeacher:
+    if _is_model(config):
         return _in_precision(fingerprint(find_model(config.model)), config)
     return load_teacher(config).fingerprint
 
 
 def can_use_gpu(config: TeacherConfig) -> bool:
     """Whether a teacher would run on a GPU that it is given."""
-    made_by = TEACHERS.get(config.name.partition(":")[0], SentenceTransformerTeacher)
-    return made_by is SentenceTransformerTeacher and config.device != "cpu" and config.precision != "int8"
+    return _is_model(config) and config.device != "cpu" and config.precision != "int8"
+
+
+def _maker(config: TeacherConfig) -> Callable[[TeacherConfig], Teacher]:
+    return TEACHERS.get(config.name.partition(":")[0], SentenceTransformerTeacher)
+
+
+def _is_model(config: TeacherConfig) -> bool:
+    return _maker(config) is SentenceTransformerTeacher
 
 
 def _in_precision(fingerprint: str, config: TeacherConfig) -> str:

@@ -21,7 +21,7 @@ from cellular.embedding_sources import EMBEDDING, find_embeddings, open_source
 from cellular.errors import CellularError
 from cellular.files import write_atomically
 from cellular.queries import open_lattice
-from pipelines.cluster import connected, gpus_each, plain_errors
+from pipelines.cluster import connected, gpus_each, plain_errors, resources
 from pipelines.plan import check_writable
 from pipelines.progress import Track, show
 from pipelines.stages import Stage, pool, run_stage
@@ -172,7 +172,7 @@ def _stage(config: DecodeCorpusConfig, plan: DecodePlan, outputs: Sequence[Path]
     gpus = gpus_each(config.worker_gpus, useful)
     options = {
         "fn_constructor_args": (config,),
-        **pool(config.workers, config.worker_cpus, gpus, len(items)),
+        **pool(config.workers, resources(config.worker_cpus, gpus), len(items)),
     }
     return Stage("decode", PartDecoder, items, options, unit="texts")
 

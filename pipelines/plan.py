@@ -17,8 +17,8 @@ from cellular.config import BuildConfig, CorpusConfig, TeacherConfig
 from cellular.documents import Unit, check_columns, split_units
 from cellular.errors import CellularError
 from cellular.files import InputFile, find_inputs
-from cellular.teachers import can_use_gpu, load_teacher
-from pipelines.cluster import gpus_each, resources
+from cellular.teachers import load_teacher
+from pipelines.stages import teacher_resources
 from pipelines.workspace import Plan, read_plan
 
 FORMAT = 1  # of the files in a build's folder
@@ -145,9 +145,8 @@ def _check_base(config: BuildConfig, base: Manifest, teacher: str) -> None:
 
 def describe_teacher(config: BuildConfig) -> tuple[str, int]:
     """Fingerprint and dimension, from where the embedding will run: the driver may lack the model."""
-    asked = config.resources
-    gpus = gpus_each(asked.embedder_gpus, can_use_gpu(config.teacher))
-    describe = ray.remote(_load_and_describe).options(**resources(asked.embedder_cpus, gpus))
+    taken = teacher_resources(config.resources, config.teacher)
+    describe = ray.remote(_load_and_describe).options(**taken)
     described: tuple[str, int] = ray.get(describe.remote(config.teacher))
     return described
 

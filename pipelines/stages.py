@@ -142,16 +142,23 @@ class Build:
         return Stage("index", Indexer(self.space.trained_index), items, self._tasks)
 
 
-def pool(workers: int | None, cpus: float, gpus: float, items: int) -> dict[str, Any]:
-    """Who runs a stage: so many workers, or as many as there is room for, and no more than items."""
-    size = max(1, min(workers or room(cpus, gpus), items))
-    return {"compute": ActorPoolStrategy(size=size), **resources(cpus, gpus)}
+def pool(workers: int | None, each: dict[str, Any], items: int) -> dict[str, Any]:
+    """Who runs a stage: so many workers, or as many as there is room for, and no more than items.
+
+    `each` is what one takes, as `cluster.resources` says it.
+    """
+    size = max(1, min(workers or room(each["num_cpus"], each["num_gpus"]), items))
+    return {"compute": ActorPoolStrategy(size=size), **each}
 
 
 def teacher_pool(asked: ResourceConfig, teacher: TeacherConfig, items: int) -> dict[str, Any]:
     """Who runs a stage that embeds."""
-    gpus = gpus_each(asked.embedder_gpus, can_use_gpu(teacher))
-    return pool(asked.embedders, asked.embedder_cpus, gpus, items)
+    return pool(asked.embedders, teacher_resources(asked, teacher), items)
+
+
+def teacher_resources(asked: ResourceConfig, teacher: TeacherConfig) -> dict[str, Any]:
+    """What a worker that holds a teacher takes."""
+    return resources(asked.embedder_cpus, gpus_each(asked.embedder_gpus, can_use_gpu(teacher)))
 
 
 def default_shard_rows(rows: int) -> int:

@@ -117,16 +117,6 @@ class Replica:
         return [answers[n] for n in range(len(calls))]
 
 
-def _leave_gpus_of_others() -> None:
-    """Let a replica that was given no GPU see none: Ray shows it all, and all would go to the first one."""
-    try:
-        serve.get_replica_context()
-    except RayServeException:  # this is no process of a replica's own
-        return
-    if not ray.get_gpu_ids():
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-
-
 class WorkerReplica(Replica):
     """One worker behind a queue."""
 
@@ -314,3 +304,13 @@ def made(what: Made) -> Any:
 def stage_of(callee: DeploymentHandle[Any] | Stage) -> Stage:
     """What is called, as a stage."""
     return HandleStage(callee) if isinstance(callee, DeploymentHandle) else callee
+
+
+def _leave_gpus_of_others() -> None:
+    """Let a replica that was given no GPU see none: Ray shows it all, and all would go to the first one."""
+    try:
+        serve.get_replica_context()
+    except RayServeException:  # this is no process of a replica's own
+        return
+    if not ray.get_gpu_ids():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""

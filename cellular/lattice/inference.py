@@ -4,7 +4,6 @@ Shapes: R rows, N earlier turns, E embedding dimension.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,17 +11,15 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from cellular.checks import check_embeddings
+from cellular.config import Device, LatticePrecision
 from cellular.devices import fast_dtype
 from cellular.lattice.lattice import Lattice3D
 from cellular.types import FloatArray
 
 ROWS = 32  # at a time: a row of a default lattice takes 0.2 MB a step, and a sweep several times that
 
-Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "fp32", "bf16"]
 
-
-def placed(lattice: Lattice3D, device: Device = "auto", precision: Precision = "auto") -> Lattice3D:
+def placed(lattice: Lattice3D, device: Device = "auto", precision: LatticePrecision = "auto") -> Lattice3D:
     """The lattice itself, on a device, with weights and states of a precision.
 
     Args:

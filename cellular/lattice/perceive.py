@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from cellular.devices import has_amx
+
 Size = tuple[int, int, int]
 Neighbours = Literal[6, 26]
 Padding = Literal["zeros", "replicate"]
@@ -136,12 +138,7 @@ def _zeros_are_cheap(state_BXYZC: Tensor, outputs: int) -> bool:
     if state_BXYZC.is_cuda:
         return state_BXYZC.dtype in (torch.bfloat16, torch.float16)
     few = outputs <= 2 * state_BXYZC.shape[-1]
-    return few and state_BXYZC.dtype == torch.bfloat16 and _has_amx()
-
-
-@lru_cache
-def _has_amx() -> bool:
-    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    return few and state_BXYZC.dtype == torch.bfloat16 and has_amx()
 
 
 class _Gather(torch.autograd.Function):

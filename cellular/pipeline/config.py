@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationInfo, field_validator
 
-from cellular.config import Settings, TeacherConfig
+from cellular.config import Device, LatticePrecision, Settings, TeacherConfig
 
 DecoderName = Literal["phrase_bank", "ret", "hybrid"]
 Location = Annotated[
@@ -18,8 +18,8 @@ class LatticeSettings(Settings):
 
     checkpoint: Location = Field(description="a packaged one's name, or a folder")
     steps: PositiveInt | None = Field(None, description="updates of every cell; None: as it was trained")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    device: Device = Field("auto", description="auto: a GPU where there is one")
+    precision: LatticePrecision = Field(
         "auto", description="auto: bf16 where the device multiplies it faster than float32"
     )
 

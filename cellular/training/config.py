@@ -56,7 +56,7 @@ class LoopConfig(Settings):
     )
     log_seconds: float = Field(5.0, ge=0, description="between two lines of progress")
     checkpoint_seconds: PositiveFloat = Field(
-        30.0, description="between two checkpoints, or more: they take a tenth of the time"
+        30.0, description="between two checkpoints, at least: they take a tenth of the time at most"
     )
     checkpoint_steps: PositiveInt | None = Field(None, description="checkpoints by steps instead")
     keep_checkpoints: PositiveInt = 2
