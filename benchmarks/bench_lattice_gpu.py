@@ -84,16 +84,15 @@ def unit(*shape: int) -> Tensor:
 
 def random_batch(rows: int, candidates: int) -> EmbeddingBatch:
     """Pairs, and no history."""
-    source_BE = unit(rows, 384)
+    target_BE = unit(rows, 384)
     return EmbeddingBatch(
-        source_BE=source_BE,
-        clean_BE=source_BE,
-        target_BE=unit(rows, 384),
+        source_BE=unit(rows, 384),
+        target_BE=target_BE,
+        near_BE=target_BE,
         candidates_ME=unit(candidates, 384),
         negative_BM=torch.ones(rows, candidates, dtype=torch.bool, device="cuda"),
         earlier_BNE=torch.zeros(rows, 0, 384, device="cuda"),
         present_BN=torch.zeros(rows, 0, dtype=torch.bool, device="cuda"),
-        known_BN=torch.zeros(rows, 0, dtype=torch.bool, device="cuda"),
         pieces_BL=torch.zeros(rows, 0, dtype=torch.long, device="cuda"),
         mask_BL=torch.zeros(rows, 0, device="cuda"),
     )

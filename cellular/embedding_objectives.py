@@ -3,7 +3,7 @@
 Shapes: B embeddings, E their dimension, M candidates, N earlier embeddings, L pieces of a text with END.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -21,13 +21,12 @@ class EmbeddingBatch(NamedTuple):
     """Embeddings to read, and those that are wanted; float32, unit length."""
 
     source_BE: Tensor  # damaged, if training damages
-    clean_BE: Tensor  # the same before
     target_BE: Tensor
+    near_BE: Tensor  # what soft labels are near to: the target, or what guides make of the undamaged source
     candidates_ME: Tensor  # targets of this worker and of all others
     negative_BM: Tensor  # bool: candidates that would be wrong
     earlier_BNE: Tensor  # what came before the source, newest last; N may be 0
     present_BN: Tensor  # bool: whether there is something to be read
-    known_BN: Tensor  # bool: whether there was something, before training hid a part
     pieces_BL: Tensor  # int64, the targets' texts, L - 1 of each, padded by END; L may be 0
     mask_BL: Tensor  # float32, of the pieces and the END behind the last
 
@@ -41,36 +40,25 @@ class EmbeddingLoss:
     Args:
         config: weights of the parts.
         decoder: whose weights do not require gradients; None where its part has no weight.
-        guides: trained models whose mean output soft labels follow, instead of the target. They read the
-            undamaged embedding and all that came before (Lopez-Paz et al. 2016, Unifying distillation and
-            privileged information).
     """
 
-    def __init__(self, config: LossConfig, decoder: RET | None = None, guides: Sequence[Model] = ()) -> None:
-        self._config, self._decoder, self._guides = config, decoder, guides
+    def __init__(self, config: LossConfig, decoder: RET | None = None) -> None:
+        self._config, self._decoder = config, decoder
         self._likelihood = LikelihoodLoss()
 
     def __call__(self, model: Model, batch: EmbeddingBatch) -> Tensor:
         """Scalar float32."""
-        output_BE = model(batch.source_BE, *_history(batch, batch.present_BN))
+        history = (batch.earlier_BNE, batch.present_BN) if batch.earlier_BNE.shape[1] else ()
+        output_BE = model(batch.source_BE, *history)
         config = self._config
         loss = output_BE.new_zeros(())
         if config.contrast:
-            loss = loss + config.contrast * info_nce(output_BE, batch, config, self._guided(batch))
+            loss = loss + config.contrast * info_nce(output_BE, batch, config)
         if config.cosine:
             loss = loss + config.cosine * (1 - (output_BE * batch.target_BE).sum(1).mean())
         if self._decoder is not None and batch.pieces_BL.shape[1]:
             loss = loss + config.likelihood * self._text_loss(self._decoder, output_BE, batch)
         return loss
-
-    @torch.no_grad()
-    def _guided(self, batch: EmbeddingBatch) -> Tensor:
-        """(B, E), unit length: what soft labels are near to."""
-        if not self._guides:
-            return batch.target_BE
-        history = _history(batch, batch.known_BN)
-        outputs = [guide(batch.clean_BE, *history) for guide in self._guides]
-        return F.normalize(torch.stack(outputs).mean(0), dim=1)
 
     def _text_loss(self, decoder: RET, output_BE: Tensor, batch: EmbeddingBatch) -> Tensor:
         """Nats a piece of the first few texts."""
@@ -80,26 +68,18 @@ class EmbeddingLoss:
         return self._likelihood(decoder, texts)
 
 
-def _history(batch: EmbeddingBatch, read_BN: Tensor) -> tuple[Tensor, ...]:
-    """What a model is called with behind the source: nothing where the training has no history."""
-    return (batch.earlier_BNE, read_BN) if batch.earlier_BNE.shape[1] else ()
-
-
-def info_nce(
-    output_BE: Tensor, batch: EmbeddingBatch, config: LossConfig, near_BE: Tensor | None = None
-) -> Tensor:
+def info_nce(output_BE: Tensor, batch: EmbeddingBatch, config: LossConfig) -> Tensor:
     """How far each output is from its target, measured by the negatives: cross entropy in nats, mean.
 
     van den Oord et al. 2018, Representation learning with contrastive predictive coding. With `soft`, what is
-    wanted is spread over the negatives by how near they are to the target, or to `near_BE`, as Hinton et al.
-    2015 soften labels: most negatives are wrong, and some say the same in other words.
+    wanted is spread over the negatives by how near they are to `near_BE`, as Hinton et al. 2015 soften
+    labels: most negatives are wrong, and some say the same in other words.
     """
     scores_BM = _scores(output_BE, batch) / config.temperature
     hard = (scores_BM.logsumexp(1) - scores_BM[:, 0]).mean()
     if not config.soft:
         return hard
-    near_BE = batch.target_BE if near_BE is None else near_BE
-    wanted_BM = (_scores(near_BE, batch) / config.soft_temperature).softmax(1)
+    wanted_BM = (_scores(batch.near_BE, batch) / config.soft_temperature).softmax(1)
     found_BM = scores_BM.log_softmax(1).clamp(min=-1e4)  # what is no negative is wanted by 0: 0 times inf
     soft: Tensor = -(wanted_BM * found_BM).sum(1).mean()
     return (1 - config.soft) * hard + config.soft * soft

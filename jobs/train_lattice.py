@@ -34,7 +34,9 @@ def main(
     base: Annotated[str | None, typer.Option("--from", help="Checkpoint to start from.")] = None,
     guide: Annotated[
         list[str] | None,
-        typer.Option(help="Trained MLP whose output is learned too, by loss.soft. May be repeated."),
+        typer.Option(
+            help="Trained lattice or MLP whose output is learned too, by loss.soft. May be repeated."
+        ),
     ] = None,
     noise: Annotated[float | None, typer.Option(help="Largest length of noise on what is read.")] = None,
     likelihood: Annotated[float | None, typer.Option(help="Weight of the text by a frozen RET.")] = None,

@@ -7,6 +7,7 @@ from cellular.errors import CellularError
 from cellular.lattice import Lattice3D, LatticeCheckpoint, load_lattice, save_lattice
 from cellular.mlp import MLPCheckpoint, load_mlp, save_mlp
 from cellular.training.groups import COLUMNS
+from cellular.training.guides import load_guide
 from cellular.training.lattice import make_model
 from cellular.training.lattice_config import TrainLatticeConfig
 from pipelines.group_data import prepare_groups
@@ -71,7 +72,7 @@ def _make_data(config: TrainLatticeConfig, folder: Path, restart: bool, track: T
 
 def _check_teacher(config: TrainLatticeConfig, fingerprint: str, dimension: int) -> None:
     """See that base and guides read what the teacher gives."""
-    read = {guide: load_mlp(guide).teacher for guide in config.guides}
+    read = {guide: load_guide(guide)[1] for guide in config.guides}
     if config.base:
         load = load_mlp if config.model == "mlp" else load_lattice
         read[config.base] = load(config.base).teacher

@@ -24,6 +24,7 @@ from cellular.training.buckets import WIDTHS, Rows
 from cellular.training.feed import Feed
 from cellular.training.graphs import WARM_CALLS
 from cellular.training.groups import Groups, groups_of, join_groups, singles_of
+from cellular.training.guides import guided, load_guide
 from cellular.training.lattice_config import TrainLatticeConfig
 from cellular.training.trainer import Trainer
 
@@ -68,15 +69,13 @@ def make_trainer(config: TrainLatticeConfig, model: nn.Module) -> Trainer:
     decoder = None
     if config.loss.likelihood:
         decoder = load_checkpoint(config.loss.decoder).model.to(device).requires_grad_(False)
-    dtype = fast_dtype(device)
-    guides = [load_mlp(guide).mlp.to(device, dtype).requires_grad_(False) for guide in config.guides]
     return Trainer(
         model,
-        EmbeddingLoss(config.loss, decoder, guides),
+        EmbeddingLoss(config.loss, decoder),
         {name: 1 for name, weight in model.named_parameters() if _is_matrix(weight)},
         config.optimizer,
         config.schedule,
-        dtype=dtype,
+        dtype=fast_dtype(device),
         graphs=cuda if config.loop.graphs is None else config.loop.graphs,
         prepare=_compile if config.loop.compile else None,
     )
@@ -130,20 +129,25 @@ class EmbeddingSource:
         self._passes = -(-batch // (self._world * loop.pass_rows))
         self._rows = max(2, batch // (self._world * self._passes))
         self._damage = Damage(config.damage)
+        self._guides = [load_guide(name)[0].to(device, fast_dtype(device)) for name in config.guides]
         read = groups_of if config.pairs else singles_of
         self._feed = Feed(train, loop.resident_bytes, read, join_groups)
         self._use(self._feed.first)
         lots = [read(table) for table in held_out()]
-        self._held_out = _Draws(join_groups(lots).to(device), self._ordered) if lots else None
+        self._held_out = self._draws_of(join_groups(lots)) if lots else None
 
     @property
     def _ordered(self) -> bool | None:
         return self._config.pairs.ordered if self._config.pairs else None
 
     def _use(self, groups: Groups) -> None:
-        self._draws, self._drawn = _Draws(groups.to(self._device), self._ordered), 0
+        self._draws, self._drawn = self._draws_of(groups), 0
         if not len(self._draws):
             raise ValueError("none of this worker's texts has another that belongs to it: see the columns")
+
+    def _draws_of(self, groups: Groups) -> "_Draws":
+        groups = groups.to(self._device)
+        return _Draws(groups, self._ordered, guided(self._guides, groups, self._config.history))
 
     def warm_up(self, trainer: Trainer) -> None:
         """Compile and capture without learning."""
@@ -165,6 +169,7 @@ class EmbeddingSource:
         rows_B, targets_B = draws.pairs(generator, self._rows)
         groups, embeddings_NE = draws.groups, draws.groups.texts.embeddings_NE
         clean_BE, target_BE = embeddings_NE[rows_B].float(), embeddings_NE[targets_B].float()
+        near_BE = target_BE if draws.guided_NE is None else draws.guided_NE[rows_B].float()
         earlier_BHE, present_BH = groups.earlier(rows_B, self._config.history)
         labels_B2 = self._labels(groups, targets_B)
         extra_X = draws.targets(generator, self._config.loss.extra)
@@ -173,13 +178,12 @@ class EmbeddingSource:
         labels_M2 = torch.cat([gather(labels_B2, world), self._labels(groups, extra_X)])
         return EmbeddingBatch(
             self._damage(clean_BE),
-            clean_BE,
             target_BE,
+            near_BE,
             candidates_ME,
             (labels_B2[:, None] != labels_M2).all(2),
             earlier_BHE,
             self._forget(present_BH),
-            present_BH,
             *self._pieces(groups, targets_B),
         )
 
@@ -238,11 +242,12 @@ class EmbeddingSource:
 class _Draws:
     """Texts, and which of them another leads to.
 
-    Each target's text is as likely as any other, however often it occurs.
+    Each target's text is as likely as any other, however often it occurs. What guides make of each text
+    comes with it, None without guides.
     """
 
-    def __init__(self, groups: Groups, ordered: bool | None) -> None:
-        self.groups, self._ordered = groups, ordered
+    def __init__(self, groups: Groups, ordered: bool | None, guided_NE: Tensor | None = None) -> None:
+        self.groups, self.guided_NE, self._ordered = groups, guided_NE, ordered
         device = groups.keys_N.device
         rows_A = torch.arange(len(groups.keys_N), device=device)
         if ordered is not None:

@@ -126,7 +126,7 @@ class TrainLatticeConfig(TrainingConfig):
     mlp: MLPShape = MLPShape()
     base: str | None = Field(None, description="checkpoint to start from: a name or a folder")
     guides: tuple[str, ...] = Field(
-        (), description="folders of trained MLPs whose mean output soft labels follow; needs loss.soft"
+        (), description="trained lattices and MLPs whose mean output soft labels follow; needs loss.soft"
     )
     history: NonNegativeInt = Field(0, description="earlier texts of the group that are read too, for map")
     forget: Share = Field(0.5, description="share of the sources whose history is cut at a random place")

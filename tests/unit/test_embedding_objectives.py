@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cellular.decoders.ret.model import RET, RETConfig
-from cellular.embedding_objectives import EmbeddingBatch, EmbeddingLoss, Model, info_nce, similarity_ranks
+from cellular.embedding_objectives import EmbeddingBatch, EmbeddingLoss, info_nce, similarity_ranks
 from cellular.training.lattice import gather
 from cellular.training.lattice_config import LossConfig
 
@@ -25,13 +25,12 @@ def batch_of(target_BE: Tensor, keys_B: Tensor, pieces_BL: Tensor | None = None)
     pieces_BL = torch.zeros(rows, 0, dtype=torch.int64) if pieces_BL is None else pieces_BL
     return EmbeddingBatch(
         source_BE=unit(rows, target_BE.shape[1]),
-        clean_BE=unit(rows, target_BE.shape[1]),
         target_BE=target_BE,
+        near_BE=target_BE,
         candidates_ME=target_BE,
         negative_BM=keys_B[:, None] != keys_B,
         earlier_BNE=torch.zeros(rows, 0, target_BE.shape[1]),
         present_BN=torch.zeros(rows, 0, dtype=torch.bool),
-        known_BN=torch.zeros(rows, 0, dtype=torch.bool),
         pieces_BL=pieces_BL,
         mask_BL=torch.ones(pieces_BL.shape),
     )
@@ -70,35 +69,12 @@ def test_a_soft_infonce_is_least_where_outputs_are_as_similar_to_candidates_as_t
     assert all(info_nce(unit(8, 16), batch_of(target_BE, keys_B), config) > loss.detach() for _ in range(10))
 
 
-def test_guides_stand_for_the_targets_in_soft_labels() -> None:
+def test_what_guides_say_stands_for_the_targets_in_soft_labels() -> None:
     target_BE, guided_BE = unit(8, 16), unit(8, 16)
-    batch = batch_of(target_BE, torch.arange(8))
-    config = LossConfig(soft=0.999999, soft_temperature=0.05, cosine=0.0)
-    halves = [F.normalize(guided_BE + way * 0.3 * target_BE.roll(1, 0), dim=1) for way in (1, -1)]
-    mean_BE = F.normalize(torch.stack(halves).mean(0), dim=1)
-    loss = EmbeddingLoss(config, guides=[lambda _, half=half: half for half in halves])
-    least = loss(lambda _: mean_BE, batch)
+    batch = batch_of(target_BE, torch.arange(8))._replace(near_BE=guided_BE)
+    loss = EmbeddingLoss(LossConfig(soft=0.999999, soft_temperature=0.05, cosine=0.0))
+    least = loss(lambda _: guided_BE, batch)
     assert all(loss(lambda _, other=other: other, batch) > least for other in (target_BE, unit(8, 16)))
-
-
-def test_guides_read_what_is_hidden_from_the_model() -> None:
-    batch = batch_of(unit(4, 16), torch.arange(4))._replace(
-        earlier_BNE=unit(4, 3, 16),
-        present_BN=torch.zeros(4, 3, dtype=torch.bool),
-        known_BN=torch.ones(4, 3, dtype=torch.bool),
-    )
-    read: dict[str, tuple[Tensor, ...]] = {}
-
-    def reader(name: str) -> Model:
-        def model(*inputs: Tensor) -> Tensor:
-            read[name] = inputs
-            return unit(4, 16)
-
-        return model
-
-    EmbeddingLoss(LossConfig(soft=0.5), guides=[reader("guide")])(reader("model"), batch)
-    assert read["model"] == (batch.source_BE, batch.earlier_BNE, batch.present_BN)
-    assert read["guide"] == (batch.clean_BE, batch.earlier_BNE, batch.known_BN)
 
 
 def test_the_parts_of_the_loss_add_up_by_their_weights() -> None:

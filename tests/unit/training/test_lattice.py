@@ -191,6 +191,30 @@ def test_a_lattice_learns_from_a_guide(table: pa.Table, tmp_path: Path) -> None:
     assert likeness() > before + 0.1
 
 
+def test_guides_read_what_is_hidden_from_the_model(table: pa.Table, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    pairs = PairsConfig(group="dialogue", order="turn")
+    hidden = {
+        "history": 2,
+        "forget": 0.9,
+        "damage": {"clean": 0.0, "noise": 1.0},
+        "loss": {"extra": 8, "soft": 0.5},
+    }
+    lattice = make_model(configure(objective="map", pairs=pairs, **hidden), 32)
+    assert isinstance(lattice, Lattice3D)
+    save_lattice(tmp_path, LatticeCheckpoint(lattice.eval(), "hash:0001"))
+    config = configure(objective="map", pairs=pairs, guides=[str(tmp_path)], **hidden)
+    (batch, *_), _ = source_of(table, config).draw(0)
+    followed = {dialogue[turn + 1]: dialogue[: turn + 1] for dialogue in DIALOGUES for turn in range(3)}
+    for target, near_E in zip(texts_of(batch.target_BE), batch.near_BE, strict=True):
+        if target == "goodbye":
+            continue
+        *earlier, source = (torch.from_numpy(HashTeacher(32).encode([text])) for text in followed[target])
+        before = (torch.stack(earlier[-2:], 1),) if earlier else ()
+        with torch.inference_mode():
+            assert float(lattice(source, *before)[0] @ near_E) > 0.999
+
+
 def make_model_like(config: TrainLatticeConfig) -> Lattice3D:
     model = make_model(config.model_copy(update={"model": "lattice"}), 384)
     assert isinstance(model, Lattice3D)
