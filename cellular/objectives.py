@@ -37,7 +37,8 @@ class LikelihoodLoss:
     """Cross entropy of the next piece, in nats a piece.
 
     Args:
-        compiled: fuse the output layer with the loss, which saves writing the logits.
+        compiled: fuse the output layer with the loss, which saves writing the logits, and gradients that are
+            zero at the prefix.
     """
 
     def __init__(self, compiled: bool = False) -> None:
@@ -50,8 +51,8 @@ class LikelihoodLoss:
         return self._loss(model, model.states(batch.embeddings_BE, batch.inputs_BL), batch)
 
 
-def _cross_entropy(model: RET, states_BLD: Tensor, batch: Batch) -> Tensor:
-    scores = model.logits(states_BLD).flatten(0, 1)
+def _cross_entropy(model: RET, states_BTD: Tensor, batch: Batch) -> Tensor:
+    scores = model.logits(states_BTD[:, -batch.targets_BL.shape[1] :]).flatten(0, 1)
     losses = F.cross_entropy(scores, batch.targets_BL.flatten(), reduction="none")
     weights = batch.mask_BL.flatten()
     return (losses * weights).sum() / weights.count_nonzero().clamp(min=1)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-WIDTHS = (16, 24, 32, 40, 56, 72, 96)  # pieces of a text, its END included
+WIDTHS = (15, 20, 31, 41, 49, 63, 95)  # pieces of a text, its END included; positions are one more
 
 
 class Measured(Protocol):

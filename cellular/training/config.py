@@ -85,7 +85,7 @@ class TextLoopConfig(LoopConfig):
 class RETLoopConfig(TextLoopConfig):
     """The same with RET's own kernels."""
 
-    fused: bool | None = Field(None, description="the layer by Triton; None: on a GPU from Hopper on")
+    fused: bool | None = Field(None, description="the pass by our kernels; None: on a GPU from Hopper on")
 
 
 class WorkersConfig(Settings):

@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 
 from cellular.decoders.ret.checkpoint import load_checkpoint
-from cellular.decoders.ret.model import RET, RETConfig
+from cellular.decoders.ret.model import HIDDEN, RET, RETConfig
 from cellular.decoders.ret.quantization import FakeQuantiser
 from cellular.decoders.ret.reward import RewardedTexts
 from cellular.decoders.ret.sparsity import MagnitudePruner
@@ -50,7 +50,7 @@ def make_trainer(config: TrainRETConfig, model: RET, objective: Objective | None
     bits = BITS.get(config.precision)
     return Trainer(
         model,
-        objective or LikelihoodLoss(compiled),
+        objective or _likelihood(compiled, fused),
         {} if config.reward else MUON,  # Muon makes every direction of a gradient as long: also its noise
         config.optimizer,
         config.schedule,
@@ -62,6 +62,14 @@ def make_trainer(config: TrainRETConfig, model: RET, objective: Objective | None
         if bits
         else None,
     )
+
+
+def _likelihood(compiled: bool, fused: bool) -> Objective:
+    if fused:
+        from cellular.decoders.ret.fused import fused_likelihood
+
+        return fused_likelihood
+    return LikelihoodLoss(compiled)
 
 
 def make_reward(config: TrainRETConfig, trainer: Trainer, seed: int) -> RewardedTexts | None:
@@ -84,20 +92,36 @@ def accelerate(model: RET, compiled: bool, fused: bool) -> None:
     """Put faster callables in the place of methods: compiled, or written for the GPU."""
     torch._dynamo.config.recompile_limit = 64
     if fused:
-        from cellular.decoders.ret.fused import fused_layers
+        from cellular.decoders.ret.fused import fused_states
 
-        setattr(model, "apply_layer", fused_layers(model))  # noqa: B010  (mypy: a method)
-    if compiled:
+        setattr(model, "states", fused_states(model))  # noqa: B010  (mypy: a method)
+    elif compiled:
         # For each width by itself: with symbolic shapes torch 2.11 fails on a GPU.
-        for name in ("inputs",) if fused else ("inputs", "layer"):
+        for name in ("inputs", "layer"):
             setattr(model, name, torch.compile(getattr(model, name), dynamic=False))
 
 
 def flops_per_position(model: RET) -> float:
     """Of forward and backward: the products with weights. Attention's own, some 2 % here, are left out."""
-    layer = ("query_key_value", "attention_out", "mlp_in", "mlp_out")
-    sizes = {name: weight.numel() for name, weight in model.named_parameters()}
-    return 6.0 * (sum(sizes[name] for name in layer) * model.config.applications + sizes["pieces"])
+    return 6.0 * (_layer_weights(model) + model.pieces.numel())
+
+
+def flops_per_text(model: RET, pieces: int) -> float:
+    """Of forward and backward over a text of so many pieces: the products with weights at every position, the
+    prefix's included, and attention's with the positions that each sees.
+
+    As Chowdhery et al. 2022, PaLM, appendix B, but for what a causal mask leaves out.
+    """
+    positions = model.config.prefix_states + pieces - 1
+    weights = _layer_weights(model) * positions + model.pieces.numel() * pieces + model.projection.numel()
+    seen = model.config.applications * positions * (positions + 1) / 2
+    return 6.0 * weights + 3 * 4.0 * HIDDEN * seen
+
+
+def _layer_weights(model: RET) -> int:
+    """Each as often as it is applied."""
+    layer = model.query_key_value, model.attention_out, model.mlp_in, model.mlp_out
+    return sum(weight.numel() for weight in layer) * model.config.applications
 
 
 class TextSource(BucketSource[Texts]):

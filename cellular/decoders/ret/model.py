@@ -72,13 +72,11 @@ class RET(nn.Module):
         Returns:
             (B, L + 1, V) float32: row 0 is for the first piece.
         """
-        return self.logits(self.states(embeddings_BE, pieces_BL))
+        return self.logits(self.states(embeddings_BE, pieces_BL)[:, self.config.prefix_states - 1 :])
 
     def states(self, embeddings_BE: Tensor, pieces_BL: Tensor) -> Tensor:
-        """(B, L + 1, D) states after the last application, from the last prefix state on."""
-        prefix_BPD = self.prefix(embeddings_BE)
-        x_BTD = self.apply_layer(self.inputs(prefix_BPD, pieces_BL))
-        return x_BTD[:, prefix_BPD.shape[1] - 1 :]
+        """(B, T, D) states after the last application, of the prefix and of each piece."""
+        return self.apply_layer(self.inputs(self.prefix(embeddings_BE), pieces_BL))
 
     def apply_layer(self, x_BTD: Tensor) -> Tensor:
         """All applications of the layer."""

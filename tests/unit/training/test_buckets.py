@@ -13,67 +13,73 @@ from cellular.training.shards import write_shard
 
 from .conftest import of_lengths
 
+NARROW, SECOND, THIRD, *_, WIDE = WIDTHS
+SHORT = [NARROW - 6]  # a length without its END
+
 
 def draw(buckets: Buckets, width: int, times: int) -> list[int]:
     return [row for _ in range(times) for row in buckets.draw(width).rows_B.tolist()]
 
 
 def test_a_text_is_drawn_once_before_any_is_drawn_again() -> None:
-    buckets = Buckets(of_lengths([10] * 12 + [30] * 3), tokens=4 * 16, seed=0)
-    first, second = draw(buckets, 16, 3), draw(buckets, 16, 3)
+    buckets = Buckets(of_lengths(SHORT * 12 + [WIDE] * 3), tokens=4 * NARROW, seed=0)
+    first, second = draw(buckets, NARROW, 3), draw(buckets, NARROW, 3)
     assert sorted(first) == sorted(second) == list(range(12))
     assert first != second
 
 
 def test_a_text_is_in_the_narrowest_bucket_that_holds_it_and_its_end() -> None:
-    buckets = Buckets(of_lengths([15, 16, 95, 200]), tokens=1000, seed=0)
+    buckets = Buckets(of_lengths([NARROW - 1, NARROW, WIDE - 1, 200]), tokens=1000, seed=0)
     filled = [width for width, count in zip(WIDTHS, buckets.counts, strict=True) if count]
     found = {width: set(draw(buckets, width, 1)) for width in filled}
-    assert found == {16: {0}, 24: {1}, 96: {2, 3}}
+    assert found == {NARROW: {0}, SECOND: {1}, WIDE: {2, 3}}
 
 
 def test_the_order_goes_on_from_a_position() -> None:
-    texts = of_lengths([10] * 40)
+    texts = of_lengths(SHORT * 40)
     whole, begun = Buckets(texts, 64, seed=3), Buckets(texts, 64, seed=3)
-    expected = draw(whole, 16, 17)
+    expected = draw(whole, NARROW, 17)
     resumed = Buckets(texts, 64, seed=3)
-    start = draw(begun, 16, 12)
+    start = draw(begun, NARROW, 12)
     resumed.seek(begun.position)
-    assert start + draw(resumed, 16, 5) == expected
+    assert start + draw(resumed, NARROW, 5) == expected
 
 
 def test_workers_and_seeds_have_orders_of_their_own() -> None:
-    texts = of_lengths([10] * 40)
-    orders = [draw(Buckets(texts, 640, *key), 16, 1) for key in ((0, 0), (0, 1), (1, 0))]
+    texts = of_lengths(SHORT * 40)
+    orders = [draw(Buckets(texts, 640, *key), NARROW, 1) for key in ((0, 0), (0, 1), (1, 0))]
     assert len({tuple(order) for order in orders}) == 3
 
 
 def test_an_empty_bucket_gives_a_row_that_is_not_real() -> None:
-    rows = Buckets(of_lengths([10]), 64, seed=0).draw(96)
+    rows = Buckets(of_lengths(SHORT), 64, seed=0).draw(WIDE)
     assert rows.real_B.tolist() == [False]
 
 
 def test_every_gives_each_text_once_in_batches_of_one_shape() -> None:
-    buckets = Buckets(of_lengths([10] * 7 + [20] * 2), tokens=64, seed=0)
+    buckets = Buckets(of_lengths(SHORT * 7 + [SECOND - 1] * 2), tokens=4 * NARROW, seed=0)
     batches = list(buckets.every())
     real = [row for rows in batches for row in rows.rows_B[rows.real_B].tolist()]
     assert sorted(real) == list(range(9))
-    assert {(rows.width, len(rows.rows_B)) for rows in batches} == {(16, 4), (24, 2)}
+    assert {(rows.width, len(rows.rows_B)) for rows in batches} == {
+        (NARROW, 4),
+        (SECOND, 2),
+    }
 
 
 def test_widths_are_drawn_by_their_weight_and_by_nothing_else() -> None:
-    weights = [1.0, 0.0, 3.0, 0.0, 0.0, 0.0, 0.0]
+    weights = [1.0, 0.0, 3.0] + [0.0] * (len(WIDTHS) - 3)
     chosen = [choose_width(weights, seed=0, number=number) for number in range(400)]
     assert chosen == [choose_width(weights, seed=0, number=number) for number in range(400)]
-    assert set(chosen) == {16, 32}
-    assert Counter(chosen)[32] == pytest.approx(300, abs=40)
+    assert set(chosen) == {NARROW, THIRD}
+    assert Counter(chosen)[THIRD] == pytest.approx(300, abs=40)
 
 
 def test_a_block_is_finished_after_as_many_texts_as_it_has() -> None:
-    buckets = Buckets(of_lengths([10] * 8), tokens=64, seed=0)
+    buckets = Buckets(of_lengths(SHORT * 8), tokens=4 * NARROW, seed=0)
     drawn = 0
     while not buckets.finished:
-        drawn += len(buckets.draw(16).rows_B)
+        drawn += len(buckets.draw(NARROW).rows_B)
     assert drawn == 8
 
 

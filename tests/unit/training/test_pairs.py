@@ -11,7 +11,7 @@ import torch
 from actors.pair_writer import PairWriter
 from cellular.decoders.ret.vocabulary import Vocabulary
 from cellular.errors import CellularError
-from cellular.training.buckets import Buckets, Rows
+from cellular.training.buckets import WIDTHS, Buckets, Rows
 from cellular.training.lattice_config import PairsConfig
 from cellular.training.pairs import Pairs, find_pairs
 from cellular.training.text_to_text_config import TASKS, PairDataConfig
@@ -121,4 +121,4 @@ def test_batches_hold_sources_targets_and_tasks_as_often_as_weighed(tmp_path: Pa
     )
     assert torch.equal(batch.inputs_BL, batch.targets_BL[:, :-1])
     assert torch.equal(batch.mask_BL.sum(1), (batch.targets_BL != 0).sum(1) + 1)
-    assert next(Buckets(pairs, 64, seed=0).every()).width == 16
+    assert next(Buckets(pairs, 64, seed=0).every()).width == WIDTHS[0]

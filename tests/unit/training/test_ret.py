@@ -13,7 +13,7 @@ from cellular.decoders.ret.checkpoint import Checkpoint, TeacherInfo, save_check
 from cellular.decoders.ret.vocabulary import Vocabulary
 from cellular.objectives import make_batch
 from cellular.teachers import HashTeacher
-from cellular.training.buckets import Rows
+from cellular.training.buckets import WIDTHS, Rows
 from cellular.training.config import TrainRETConfig
 from cellular.training.ret import TextSource, make_model, make_reward, make_trainer
 from cellular.training.shards import write_shard
@@ -55,16 +55,17 @@ def test_rewarded_batches_hold_samples_beside_texts_and_train(shard: Path) -> No
 
 @pytest.mark.parametrize(("equal", "ratio"), [("texts", 1.0), ("pieces", 6.0)])
 def test_a_long_text_counts_as_a_short_one_or_by_its_pieces(tmp_path: Path, equal: str, ratio: float) -> None:
-    pieces = [np.full(length, 20, np.uint8) for length in [15] * 12 + [95] * 12]  # widths 16 and 96
+    narrow, wide = WIDTHS[0], WIDTHS[-1]
+    pieces = [np.full(width - 1, 20, np.uint8) for width in [narrow] * 12 + [wide] * 12]
     write_shard(tmp_path / "shard", ["x"] * 24, pieces, HashTeacher(384).encode([str(n) for n in range(24)]))
-    config = make_config(loop={"batch_tokens": 192, "pass_tokens": 192, "equal": equal})
+    config = make_config(loop={"batch_tokens": 2 * wide, "pass_tokens": 2 * wide, "equal": equal})
     read = [pq.read_table(tmp_path / "shard")]
     source = TextSource(lambda: read, lambda: read, config.loop, config.variation, torch.device("cpu"))
-    drawn = dict.fromkeys((16, 96), 0)
+    drawn = dict.fromkeys((narrow, wide), 0)
     for step in range(700):
         (batch,), _ = source.draw(step)
         drawn[batch.targets_BL.shape[1]] += 1
-    assert drawn[96] / drawn[16] == pytest.approx(ratio, rel=0.2)
+    assert drawn[wide] / drawn[narrow] == pytest.approx(ratio, rel=0.2)
 
 
 def test_another_teacher_gets_a_projection_of_its_own_and_nothing_else_changes(tmp_path: Path) -> None:

@@ -1,22 +1,37 @@
-"""The way back through one application, and the gradients of the weights through all."""
+"""The way back through one application and through what entered, and the gradients of the weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import triton
 from torch import Tensor
 
 from cellular.decoders.ret.fused.attention import attend_backward_kernel
-from cellular.decoders.ret.fused.mlp import inner_backward_kernel, norm_backward_kernel
-from cellular.decoders.ret.fused.tiles import HALF, KEY, Rotary, Saved, Tiling, Weights, group_rows, tiles
-from cellular.decoders.ret.model import HEADS, HIDDEN, INNER
+from cellular.decoders.ret.fused.inputs import enter_backward_kernel, table_backward_kernel
+from cellular.decoders.ret.fused.mlp import perceive_backward_kernel, project_backward_kernel
+from cellular.decoders.ret.fused.tiles import (
+    ALIGNMENT,
+    HALF,
+    Inputs,
+    Layout,
+    Rotary,
+    Saved,
+    Weights,
+    summed_outer,
+    tiles,
+)
+from cellular.decoders.ret.model import HEADS, HIDDEN, INNER, VOCABULARY
 
 # From times of these and others on an H200.
-_INNER = Tiling(128)
-_INNER_WIDTH = 128
-_NORM = Tiling(128)
-_ATTEND = Tiling(64, warps=4)
-_ATTEND_LONG = Tiling(128)
+_BLOCK, _CHUNK = 64, 32
+_WIDTH, _PROJECT_CHUNK = 128, 64
+_ENTER_ROWS = 32
+_TABLE_WIDTH, _TABLE_ROWS, _TABLE_SHARES = 64, 64, 64
+_ATTEND_OPTIONS = {
+    32: {"num_warps": 4, "maxnreg": 128},  # four programs on a multiprocessor
+    64: {"num_warps": 4},
+    128: {"num_warps": 8},
+}
 
 
 @dataclass(frozen=True)
@@ -27,110 +42,156 @@ class Gradients:
     gradient of the weights, and the normalised row is never stored.
     """
 
+    d_x_ND: Tensor
     d_qkv_NC: Tensor
     d_x1_ND: Tensor
     d_inner_NF: Tensor
+    d_step_GD: Tensor
 
     @staticmethod
     def empty(saved: Saved) -> "Gradients":
-        """Room for those of all applications."""
+        """Room for those of all applications; of steps, the sums over G tiles of rows, float32."""
+        applications, rows, _ = saved.y_ND.shape
+        d_step_AGD = saved.scale_N.new_empty(applications, rows // ALIGNMENT, HIDDEN)
+        room = torch.empty_like
         return Gradients(
-            torch.empty_like(saved.qkv_NC), torch.empty_like(saved.x1_ND), torch.empty_like(saved.squared_NF)
+            room(saved.y_ND), room(saved.qkv_NC), room(saved.x1_ND), room(saved.squared_NF), d_step_AGD
         )
 
     def of(self, application: int) -> "Gradients":
         """One application's."""
-        return Gradients(self.d_qkv_NC[application], self.d_x1_ND[application], self.d_inner_NF[application])
+        return Gradients(*(getattr(self, field.name)[application] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """What one application needs for its own way back."""
+
+    dy_ND: Tensor
+    product_NH: Tensor
+
+    @staticmethod
+    def empty(saved: Saved) -> "Scratch":
+        """Room for it."""
+        return Scratch(torch.empty_like(saved.y_ND[0]), saved.scale_N.new_empty(saved.y_ND.shape[1], HEADS))
 
 
 def retreat(
-    saved: Saved, weights: Weights, rotary: Rotary, gradients: Gradients, d_x2_ND: Tensor, d_x_ND: Tensor
+    layout: Layout,
+    saved: Saved,
+    weights: Weights,
+    rotary: Rotary,
+    d_x2_ND: Tensor,
+    gradients: Gradients,
+    scratch: Scratch,
 ) -> None:
-    """From the gradient of an application's output to that of its input, by way of `gradients`."""
-    _inner(saved, weights.mlp_out, d_x2_ND, gradients.d_inner_NF)
-    _norm(gradients.d_inner_NF, saved.x1_ND, saved.scale1_N, d_x2_ND, weights.mlp_in, gradients.d_x1_ND)
-    dy_ND = gradients.d_x1_ND @ weights.attention_out
-    _attend(saved, rotary, dy_ND, gradients.d_qkv_NC)
-    _norm(gradients.d_qkv_NC, saved.x_ND, saved.scale_N, gradients.d_x1_ND, weights.query_key_value, d_x_ND)
+    """From the gradient of an application's output to `gradients`."""
+    perceive_backward_kernel[(layout.rows // _BLOCK,)](
+        tiles(d_x2_ND, _BLOCK, HIDDEN),
+        tiles(weights.mlp_out, HIDDEN, _CHUNK),
+        tiles(weights.mlp_in, _CHUNK, HIDDEN),
+        tiles(saved.x1_ND, _BLOCK, HIDDEN),
+        saved.scale1_N,
+        tiles(saved.squared_NF, _BLOCK, _CHUNK),
+        tiles(gradients.d_inner_NF, _BLOCK, _CHUNK),
+        tiles(gradients.d_x1_ND, _BLOCK, HIDDEN),
+        D=HIDDEN,
+        INNER=INNER,
+        BLOCK=_BLOCK,
+        CHUNK=_CHUNK,
+        num_warps=4,
+        num_stages=3,
+    )
+    torch.mm(gradients.d_x1_ND, weights.attention_out, out=scratch.dy_ND)
+    attend_backward_kernel[(HEADS, layout.groups)](
+        saved.qkv_NC,
+        saved.scale_N,
+        rotary.cosine,
+        rotary.sine,
+        saved.factor_N4,
+        scratch.dy_ND,
+        gradients.d_qkv_NC,
+        scratch.product_NH,
+        layout.positions,
+        layout.group,
+        layout.rows,
+        D=HIDDEN,
+        HALF=HALF,
+        HEADS=HEADS,
+        EVEN=layout.group == layout.block,
+        BLOCK=layout.block,
+        **_ATTEND_OPTIONS[layout.block],
+    )
+    project_backward_kernel[(HIDDEN // _WIDTH, layout.rows // ALIGNMENT)](
+        tiles(gradients.d_qkv_NC, ALIGNMENT, _PROJECT_CHUNK),
+        tiles(weights.query_key_value, _PROJECT_CHUNK, _WIDTH),
+        tiles(saved.x_ND, ALIGNMENT, _WIDTH),
+        saved.scale_N,
+        scratch.product_NH,
+        tiles(gradients.d_x1_ND, ALIGNMENT, _WIDTH),
+        tiles(gradients.d_x_ND, ALIGNMENT, _WIDTH),
+        gradients.d_step_GD,
+        D=HIDDEN,
+        HEADS=HEADS,
+        BLOCK=ALIGNMENT,
+        WIDTH=_WIDTH,
+        CHUNK=_PROJECT_CHUNK,
+        num_warps=8,
+        num_stages=3,
+    )
 
 
-def weight_gradients(saved: Saved, gradients: Gradients, d_x_AND: Tensor) -> Weights:
+def enter_backward(layout: Layout, inputs: Inputs, d_x_ND: Tensor) -> Inputs:
+    """Gradients of what entered, float32; the pieces' numbers have none and stand as they are."""
+    states, gain_D = inputs.prefix_states, inputs.prefix_gain.float()
+    count = inputs.pieces.numel()
+    d_input_MD = d_x_ND.new_empty(count, HIDDEN)
+    d_prefix_BPD = torch.empty_like(inputs.prefix, dtype=torch.float32)
+    d_mean_BD, d_norm_BD = d_prefix_BPD.new_empty(2, layout.batch, HIDDEN)
+    enter_backward_kernel[(layout.batch,)](
+        *inputs.tensors(),
+        d_x_ND,
+        d_input_MD,
+        d_prefix_BPD,
+        d_mean_BD,
+        d_norm_BD,
+        positions=layout.positions,
+        D=HIDDEN,
+        P=states,
+        ROWS=_ENTER_ROWS,
+    )
+    d_table_SVD = d_prefix_BPD.new_empty(_TABLE_SHARES, VOCABULARY, HIDDEN)
+    table_backward_kernel[(VOCABULARY // _TABLE_WIDTH, _TABLE_SHARES)](
+        tiles(d_input_MD, _TABLE_ROWS, HIDDEN),
+        inputs.pieces,
+        d_table_SVD,
+        count,
+        V=VOCABULARY,
+        D=HIDDEN,
+        WIDTH=_TABLE_WIDTH,
+        ROWS=_TABLE_ROWS,
+        STEPS=triton.cdiv(count, _TABLE_SHARES * _TABLE_ROWS),
+        num_warps=4,
+        num_stages=3,
+    )
+    d_prefix_BPD += (gain_D * d_mean_BD / states)[:, None]
+    d_gain_D = (inputs.prefix.mean(1, dtype=torch.float32) * d_mean_BD).sum(0)
+    return Inputs(d_prefix_BPD, inputs.pieces, d_table_SVD.sum(0), d_gain_D, d_norm_BD.sum(0))
+
+
+def weight_gradients(saved: Saved, gradients: Gradients, d_last_ND: Tensor) -> Weights:
     """Sums over all rows and applications, in float32 until the end.
 
     Args:
         saved, gradients: of all applications.
-        d_x_AND: (A + 1, N, D) gradients of each application's input, and of the last one's output.
+        d_last_ND: gradient of the last application's output; that of others is the next one's input's.
     """
+    mlp_out_DF = summed_outer(d_last_ND, saved.squared_NF[-1])
+    if len(saved.y_ND) > 1:
+        mlp_out_DF += summed_outer(gradients.d_x_ND[1:], saved.squared_NF[:-1])
     return Weights(
-        query_key_value=_outer(gradients.d_qkv_NC, saved.x_ND[:-1]),
-        attention_out=_outer(gradients.d_x1_ND, saved.y_ND),
-        mlp_in=_outer(gradients.d_inner_NF, saved.x1_ND),
-        mlp_out=_outer(d_x_AND[1:], saved.squared_NF),
-    )
-
-
-def _outer(d_out: Tensor, inputs: Tensor) -> Tensor:
-    d_out, inputs = d_out.flatten(0, 1), inputs.flatten(0, 1)
-    if d_out.is_cuda:  # a result in bf16 would let cuBLAS add its partial sums in bf16
-        return torch.mm(d_out.T, inputs, out_dtype=torch.float32)
-    return d_out.T @ inputs
-
-
-def _inner(saved: Saved, weight: Tensor, d_x2_ND: Tensor, d_inner_NF: Tensor) -> None:
-    tile, rows = _INNER, len(d_x2_ND)
-    inner_backward_kernel[(INNER // _INNER_WIDTH, triton.cdiv(rows, tile.block))](
-        tiles(d_x2_ND, tile.block, tile.chunk),
-        tiles(weight, tile.chunk, _INNER_WIDTH),
-        saved.scale1_N,
-        tiles(saved.squared_NF, tile.block, _INNER_WIDTH),
-        tiles(d_inner_NF, tile.block, _INNER_WIDTH),
-        rows,
-        D=HIDDEN,
-        BLOCK=tile.block,
-        WIDTH=_INNER_WIDTH,
-        CHUNK=tile.chunk,
-        **tile.options,
-    )
-
-
-def _norm(
-    d_out: Tensor, x_ND: Tensor, scale_N: Tensor, residual_ND: Tensor, weight: Tensor, d_x_ND: Tensor
-) -> None:
-    tile, (rows, width) = _NORM, d_out.shape
-    norm_backward_kernel[(triton.cdiv(rows, tile.block),)](
-        tiles(d_out, tile.block, tile.chunk),
-        tiles(x_ND, tile.block, HIDDEN),
-        scale_N,
-        tiles(residual_ND, tile.block, HIDDEN),
-        tiles(weight, tile.chunk, HIDDEN),
-        tiles(d_x_ND, tile.block, HIDDEN),
-        rows,
-        K=width,
-        D=HIDDEN,
-        BLOCK=tile.block,
-        CHUNK=tile.chunk,
-        **tile.options,
-    )
-
-
-def _attend(saved: Saved, rotary: Rotary, dy_ND: Tensor, d_qkv_NC: Tensor) -> None:
-    positions = len(rotary.cosine)
-    tile = _ATTEND if positions <= _ATTEND.block else _ATTEND_LONG
-    rows, group = len(dy_ND), group_rows(positions, tile.block)
-    attend_backward_kernel[(triton.cdiv(rows, group), HEADS)](
-        saved.qkv_NC,
-        dy_ND,
-        rotary.cosine,
-        rotary.sine,
-        saved.scale_N,
-        saved.head_scale_N4,
-        d_qkv_NC,
-        rows,
-        positions,
-        group,
-        KEY**-0.5,
-        D=HIDDEN,
-        HALF=HALF,
-        BLOCK=tile.block,
-        **tile.options,
+        query_key_value=summed_outer(gradients.d_qkv_NC, saved.x_ND[:-1]),
+        attention_out=summed_outer(gradients.d_x1_ND, saved.y_ND),
+        mlp_in=summed_outer(gradients.d_inner_NF, saved.x1_ND),
+        mlp_out=mlp_out_DF,
     )

@@ -1,84 +1,79 @@
-"""One application of the layer: three kernels."""
+"""The way forward: what enters, and one application of the layer."""
 
-import triton
+import torch
 from torch import Tensor
 
-from cellular.decoders.ret.fused.attention import attend_kernel, project_kernel
+from cellular.decoders.ret.fused.attention import attend_kernel
+from cellular.decoders.ret.fused.inputs import enter_kernel
 from cellular.decoders.ret.fused.mlp import perceive_kernel
-from cellular.decoders.ret.fused.tiles import HALF, KEY, Rotary, Saved, Tiling, Weights, group_rows, tiles
+from cellular.decoders.ret.fused.tiles import HALF, Inputs, Layout, Rotary, Saved, Weights, tiles
 from cellular.decoders.ret.model import HEADS, HIDDEN, INNER
 
 # From times of these and others on an H200.
-_PROJECT = Tiling(64, warps=4)
-_ATTEND = Tiling(64, warps=4)
-_ATTEND_LONG = Tiling(128)
-_PERCEIVE = Tiling(64, chunk=32, warps=4)
+_ENTER_ROWS = 16
+_ATTEND_WARPS = {32: 4, 64: 4, 128: 8}
+_BLOCK, _CHUNK = 64, 32
+
+
+def enter(layout: Layout, inputs: Inputs, step_D: Tensor, x_ND: Tensor, scale_N: Tensor) -> None:
+    """Fill the input of the first application, and its scale."""
+    enter_kernel[(layout.rows // _ENTER_ROWS,)](
+        *inputs.tensors(),
+        step_D,
+        x_ND,
+        scale_N,
+        layout.batch,
+        layout.positions,
+        D=HIDDEN,
+        P=inputs.prefix_states,
+        ROWS=_ENTER_ROWS,
+    )
 
 
 def advance(
-    saved: Saved, weights: Weights, rotary: Rotary, step_D: Tensor, x2_ND: Tensor, scale2_N: Tensor
+    layout: Layout,
+    saved: Saved,
+    weights: Weights,
+    rotary: Rotary,
+    step_D: Tensor,
+    x2_ND: Tensor,
+    scale2_N: Tensor,
 ) -> None:
     """Fill `saved` but for its input; x2 and its scale get the output, to which the next step is added."""
-    _project(saved, weights.query_key_value, rotary)
-    _attend(saved, len(rotary.cosine))
-    _perceive(saved, weights, step_D, x2_ND, scale2_N)
-
-
-def _project(saved: Saved, weight: Tensor, rotary: Rotary) -> None:
-    tile, rows = _PROJECT, len(saved.x_ND)
-    project_kernel[(3 * HEADS, triton.cdiv(rows, tile.block))](
-        tiles(saved.x_ND, tile.block, tile.chunk),
-        tiles(weight, HALF, tile.chunk),
+    torch.mm(saved.x_ND, weights.query_key_value.T, out=saved.qkv_NC)
+    attend_kernel[(HEADS, layout.groups)](
+        saved.qkv_NC,
         saved.scale_N,
         rotary.cosine,
         rotary.sine,
-        tiles(saved.qkv_NC, tile.block, HALF),
-        saved.head_scale_N4,
-        rows,
-        len(rotary.cosine),
+        saved.factor_N4,
+        saved.y_ND,
+        layout.positions,
+        layout.group,
+        layout.rows,
         D=HIDDEN,
         HALF=HALF,
-        BLOCK=tile.block,
-        CHUNK=tile.chunk,
-        **tile.options,
+        HEADS=HEADS,
+        EVEN=layout.group == layout.block,
+        BLOCK=layout.block,
+        num_warps=_ATTEND_WARPS[layout.block],
     )
-
-
-def _attend(saved: Saved, positions: int) -> None:
-    tile = _ATTEND if positions <= _ATTEND.block else _ATTEND_LONG
-    rows, group = len(saved.y_ND), group_rows(positions, tile.block)
-    attend_kernel[(triton.cdiv(rows, group), HEADS)](
-        saved.qkv_NC,
-        saved.y_ND,
-        rows,
-        positions,
-        group,
-        KEY**-0.5,
-        D=HIDDEN,
-        K=KEY,
-        BLOCK=tile.block,
-        **tile.options,
-    )
-
-
-def _perceive(saved: Saved, weights: Weights, step_D: Tensor, x2_ND: Tensor, scale2_N: Tensor) -> None:
-    tile, rows = _PERCEIVE, len(saved.x_ND)
-    perceive_kernel[(triton.cdiv(rows, tile.block),)](
-        tiles(saved.x_ND, tile.block, HIDDEN),
-        tiles(saved.y_ND, tile.block, tile.chunk),
-        tiles(weights.attention_out, HIDDEN, tile.chunk),
-        tiles(weights.mlp_in, tile.chunk, HIDDEN),
-        tiles(weights.mlp_out, HIDDEN, tile.chunk),
+    perceive_kernel[(layout.rows // _BLOCK,)](
+        tiles(saved.x_ND, _BLOCK, HIDDEN),
+        tiles(saved.y_ND, _BLOCK, _CHUNK),
+        tiles(weights.attention_out, HIDDEN, _CHUNK),
+        tiles(weights.mlp_in, _CHUNK, HIDDEN),
+        tiles(weights.mlp_out, HIDDEN, _CHUNK),
         step_D,
-        tiles(saved.x1_ND, tile.block, HIDDEN),
-        tiles(x2_ND, tile.block, HIDDEN),
-        tiles(saved.squared_NF, tile.block, tile.chunk),
+        tiles(saved.x1_ND, _BLOCK, HIDDEN),
+        tiles(x2_ND, _BLOCK, HIDDEN),
+        tiles(saved.squared_NF, _BLOCK, _CHUNK),
         saved.scale1_N,
         scale2_N,
-        rows,
         D=HIDDEN,
         INNER=INNER,
-        BLOCK=tile.block,
-        CHUNK=tile.chunk,
-        **tile.options,
+        BLOCK=_BLOCK,
+        CHUNK=_CHUNK,
+        num_warps=4,
+        num_stages=3,
     )

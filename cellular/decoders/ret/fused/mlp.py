@@ -1,30 +1,29 @@
-"""Kernels of the rest of the layer: attention's output projection, the MLP, and the way back through a norm.
+"""Kernels of attention's output projection and the MLP, both ways, and back through the first projection.
 
-Tensors come as TMA descriptors. `scale` is one over the root mean square of a row: the norm's gain is part of
-the weights after it, so that a row's norm is one number, which is applied after the product.
+Matrices come as TMA descriptors. `scale` is one over the root mean square of a row: a norm's gain is part
+of the weights after it, so that a row's norm is one number, which is applied after the product.
 """
 
 import triton
 import triton.language as tl
 
-_EPSILON = tl.constexpr(1e-6)
+from cellular.decoders.ret.fused.attention import EPSILON
 
 
-@triton.jit(do_not_specialize=["rows"], do_not_specialize_on_alignment=["scale_ptr", "next_scale_ptr"])
+@triton.jit(do_not_specialize_on_alignment=["scale_ptr", "next_scale_ptr"])
 def perceive_kernel(
-    x, y, out_weight, in_weight, mlp_out_weight, step_ptr, x1, x2, squared, scale_ptr, next_scale_ptr, rows,
+    x, y, out_weight, in_weight, mlp_out_weight, step_ptr, x1, x2, squared, scale_ptr, next_scale_ptr,
     D: tl.constexpr, INNER: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """x1 = x + y Wo^T; squared = relu(norm(x1) Win^T)^2; x2 = x1 + squared Wout^T + the next step."""
     start = tl.program_id(0) * BLOCK
     row = start + tl.arange(0, BLOCK)
-    inside = row < rows
     total = tl.zeros((BLOCK, D), tl.float32)
     for part in range(0, D, CHUNK):
         total = tl.dot(y.load([start, part]), out_weight.load([0, part]).T, total)
     total += x.load([start, 0]).to(tl.float32)
-    scale = tl.rsqrt(tl.sum(total * total, 1) / D + _EPSILON)
-    tl.store(scale_ptr + row, scale, mask=inside)
+    scale = tl.rsqrt(tl.sum(total * total, 1) / D + EPSILON)
+    tl.store(scale_ptr + row, scale)
     narrow = total.to(x1.dtype)
     x1.store([start, 0], narrow)
     for part in range(0, INNER, CHUNK):
@@ -33,40 +32,59 @@ def perceive_kernel(
         squared.store([start, part], power)
         total = tl.dot(power, mlp_out_weight.load([0, part]).T, total)
     total += tl.load(step_ptr + tl.arange(0, D))[None, :]
-    tl.store(next_scale_ptr + row, tl.rsqrt(tl.sum(total * total, 1) / D + _EPSILON), mask=inside)
+    tl.store(next_scale_ptr + row, tl.rsqrt(tl.sum(total * total, 1) / D + EPSILON))
     x2.store([start, 0], total.to(x2.dtype))
 
 
-@triton.jit(do_not_specialize=["rows"], do_not_specialize_on_alignment=["scale_ptr"])
-def inner_backward_kernel(
-    d_x2, mlp_out_weight, scale_ptr, squared, d_inner, rows,
-    D: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr,
+@triton.jit(do_not_specialize_on_alignment=["scale_ptr"])
+def perceive_backward_kernel(
+    d_x2, mlp_out_weight, in_weight, x1, scale_ptr, squared, d_inner, d_x1,
+    D: tl.constexpr, INNER: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of the product with Win, times the row's scale; the activation is the root of `squared`."""
+    """From the gradient of x2 to those of the product with Win, times the row's scale, and of x1.
+
+    The activation is the root of `squared`. The gradient of x2 is multiplied by the scale before the
+    product, so that its tile goes from registers into it and shared memory holds two programs, and read
+    again at the end.
+    """
+    start = tl.program_id(0) * BLOCK
+    scale = tl.load(scale_ptr + start + tl.arange(0, BLOCK))[:, None]
+    d_out = (d_x2.load([start, 0]).to(tl.float32) * (2.0 * scale)).to(d_x1.dtype)
+    total = tl.zeros((BLOCK, D), tl.float32)
+    for part in range(0, INNER, CHUNK):
+        inner = tl.dot(d_out, mlp_out_weight.load([0, part]))
+        inner *= tl.sqrt(squared.load([start, part]).to(tl.float32))
+        narrow = inner.to(d_inner.dtype)
+        d_inner.store([start, part], narrow)
+        total = tl.dot(narrow, in_weight.load([part, 0]), total)
+    x = x1.load([start, 0])
+    mean = tl.sum(total * x.to(tl.float32), 1)[:, None] * (scale * scale / D)
+    total -= x.to(tl.float32) * mean
+    total += d_x2.load([start, 0]).to(tl.float32)
+    d_x1.store([start, 0], total.to(d_x1.dtype))
+
+
+@triton.jit(do_not_specialize_on_alignment=["scale_ptr"])
+def project_backward_kernel(
+    d_qkv, weight, x, scale_ptr, product_ptr, residual, d_x, d_step_ptr,
+    D: tl.constexpr, HEADS: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """WIDTH columns of dx, and their sum over the rows: the gradient of norm(x) W^T, and of what passed by.
+
+    A norm takes a row's product with the gradient out of it. A program of few columns cannot sum that up,
+    but it equals the product of the projection's output with its own gradient.
+    """
     column = tl.program_id(0) * WIDTH
     start = tl.program_id(1) * BLOCK
     row = start + tl.arange(0, BLOCK)
     total = tl.zeros((BLOCK, WIDTH), tl.float32)
-    for part in range(0, D, CHUNK):
-        total = tl.dot(d_x2.load([start, part]), mlp_out_weight.load([part, column]), total)
-    scale = tl.load(scale_ptr + row, mask=row < rows, other=0.0)[:, None]
-    total *= tl.sqrt(squared.load([start, column]).to(tl.float32)) * (2.0 * scale)
-    d_inner.store([start, column], total.to(d_inner.dtype))
-
-
-@triton.jit(do_not_specialize=["rows"], do_not_specialize_on_alignment=["scale_ptr"])
-def norm_backward_kernel(
-    d_out, x, scale_ptr, residual, weight, dx, rows,
-    K: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
-):  # fmt: skip
-    """dx = residual + the gradient of norm(x) W^T, given that of the product times the row's scale."""
-    start = tl.program_id(0) * BLOCK
-    row = start + tl.arange(0, BLOCK)
-    total = tl.zeros((BLOCK, D), tl.float32)
-    for part in range(0, K, CHUNK):
-        total = tl.dot(d_out.load([start, part]), weight.load([part, 0]), total)
-    scale = tl.load(scale_ptr + row, mask=row < rows, other=0.0)[:, None]
-    x_hat = x.load([start, 0]).to(tl.float32) * scale
-    total -= x_hat * (tl.sum(total * x_hat, 1) / D)[:, None]
-    total += residual.load([start, 0]).to(tl.float32)
-    dx.store([start, 0], total.to(dx.dtype))
+    for part in range(0, 3 * D, CHUNK):
+        total = tl.dot(d_qkv.load([start, part]), weight.load([part, column]), total)
+    product = tl.load(product_ptr + row * HEADS)
+    for head in tl.static_range(1, HEADS):
+        product += tl.load(product_ptr + row * HEADS + head)
+    scale = tl.load(scale_ptr + row)
+    total -= x.load([start, column]).to(tl.float32) * (product * scale * scale / D)[:, None]
+    total += residual.load([start, column]).to(tl.float32)
+    d_x.store([start, column], total.to(d_x.dtype))
+    tl.store(d_step_ptr + tl.program_id(1) * D + column + tl.arange(0, WIDTH), tl.sum(total, 0))

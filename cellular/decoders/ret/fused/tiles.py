@@ -1,6 +1,7 @@
-"""How kernels are cut and started, and what an application of the layer keeps for its backward pass.
+"""Where rows lie, how programs are cut, and what an application of the layer keeps for its backward pass.
 
-Shapes as in `model`; N = B x T rows, C = 3 D.
+Shapes as in `model`; C = 3 D. N rows are the positions of all texts, one after the other, and some more of
+zeros, so that they are whole tiles: no program reads or writes beyond them.
 """
 
 from dataclasses import dataclass, fields
@@ -13,21 +14,52 @@ from cellular.decoders.ret.model import HEADS, HIDDEN, INNER
 
 KEY = HIDDEN // HEADS
 HALF = KEY // 2
+ALIGNMENT = 128  # the rows of the largest tile
+# Rows of a program of attention and its time a row on an H200, that of 32 being 1; of 128 it is an estimate.
+_BLOCKS = {32: 1.0, 64: 1.1, 128: 1.6}
 
 
 @dataclass(frozen=True)
-class Tiling:
-    """Rows of a tile, columns of a chunk of the sum, warps and pipeline stages of a program."""
+class Layout:
+    """The T positions of B texts as rows, and which of them a program of attention holds."""
 
-    block: int
-    chunk: int = 64
-    warps: int = 8
-    stages: int = 3
+    batch: int
+    positions: int
 
     @property
-    def options(self) -> dict[str, int]:
-        """What Triton is told at a launch."""
-        return {"num_warps": self.warps, "num_stages": self.stages}
+    def rows(self) -> int:
+        """N."""
+        return ALIGNMENT * -(-self.batch * self.positions // ALIGNMENT)
+
+    @property
+    def block(self) -> int:
+        """Rows of a program of attention, idle ones included: as take the least time."""
+        fitting = [block for block in _BLOCKS if block >= self.positions]
+        return min(fitting, key=lambda block: _BLOCKS[block] * block / (block // self.positions))
+
+    @property
+    def group(self) -> int:
+        """Rows of the whole sequences in a block."""
+        return self.block // self.positions * self.positions
+
+    @property
+    def groups(self) -> int:
+        """Programs of attention for each head."""
+        return -(-self.rows // self.group)
+
+    def states(self, x_ND: Tensor) -> Tensor:
+        """(B, T, D) view."""
+        return x_ND[: self.batch * self.positions].view(self.batch, self.positions, HIDDEN)
+
+    def place(self, x_BTD: Tensor) -> Tensor:
+        """(N, D), zeros where there are more rows than positions."""
+        used = self.batch * self.positions
+        if used == self.rows:
+            return x_BTD.reshape(used, HIDDEN)
+        x_ND = x_BTD.new_empty(self.rows, HIDDEN)
+        x_ND[:used] = x_BTD.reshape(used, HIDDEN)
+        x_ND[used:] = 0
+        return x_ND
 
 
 @dataclass(frozen=True)
@@ -38,6 +70,30 @@ class Weights:
     attention_out: Tensor
     mlp_in: Tensor
     mlp_out: Tensor
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the inputs of the first application are made of: see `RET.inputs`.
+
+    (B, P, D) prefix states, (B, L) pieces, the (V, D) table of pieces, the (D,) gains of the mean prefix
+    state and of the norm.
+    """
+
+    prefix: Tensor
+    pieces: Tensor
+    table: Tensor
+    prefix_gain: Tensor
+    norm: Tensor
+
+    @property
+    def prefix_states(self) -> int:
+        """P."""
+        return self.prefix.shape[1]
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All, in order."""
+        return self.prefix, self.pieces, self.table, self.prefix_gain, self.norm
 
 
 @dataclass(frozen=True)
@@ -52,26 +108,25 @@ class Rotary:
 class Saved:
     """What the backward pass reads; with a leading axis of applications, or of one application.
 
-    A scale is one over the root mean square of a row: of the layer's input, of each of its queries and keys,
-    and of the MLP's input.
+    A scale is one over the root mean square of a row: of the layer's input, and of the MLP's. Values are
+    products with the input before its norm, as they come; queries and keys are such times a factor, rotated.
     """
 
     x_ND: Tensor
     scale_N: Tensor
     qkv_NC: Tensor
-    head_scale_N4: Tensor
+    factor_N4: Tensor
     y_ND: Tensor
     x1_ND: Tensor
     scale1_N: Tensor
     squared_NF: Tensor
 
     @staticmethod
-    def empty(applications: int, like_ND: Tensor) -> "Saved":
+    def empty(applications: int, rows: int, like: Tensor) -> "Saved":
         """Room for a pass; the input has room for the result too, as one more application."""
-        rows, dtype = len(like_ND), like_ND.dtype
 
-        def room(count: int, *shape: int, dtype: torch.dtype = dtype) -> Tensor:
-            return like_ND.new_empty((count, rows, *shape), dtype=dtype)
+        def room(count: int, *shape: int, dtype: torch.dtype = like.dtype) -> Tensor:
+            return like.new_empty((count, rows, *shape), dtype=dtype)
 
         return Saved(
             room(applications + 1, HIDDEN),
@@ -98,6 +153,9 @@ def tiles(matrix: Tensor, rows: int, columns: int) -> TensorDescriptor:
     return TensorDescriptor.from_tensor(matrix, [rows, columns])
 
 
-def group_rows(positions: int, block: int) -> int:
-    """Rows of the whole sequences that fit into a block."""
-    return block // positions * positions
+def summed_outer(d_out: Tensor, inputs: Tensor) -> Tensor:
+    """(outputs, inputs) gradient of a matrix, float32: summed over all axes but the last."""
+    d_out, inputs = d_out.flatten(0, -2), inputs.flatten(0, -2)
+    if d_out.is_cuda:  # a result in bf16 would let cuBLAS add its partial sums in bf16
+        return torch.mm(d_out.T, inputs, out_dtype=torch.float32)
+    return d_out.T @ inputs
