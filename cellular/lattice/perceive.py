@@ -27,7 +27,7 @@ Neighbours = Literal[6, 26]
 Padding = Literal["zeros", "replicate"]
 Slices = tuple[slice, slice, slice, slice]
 
-_CACHE_BYTES = 1 << 20  # of gathered rows at once, on a processor
+_CACHE_BYTES = 2 << 20  # of gathered rows at once, on a processor
 
 
 class View(NamedTuple):
@@ -65,7 +65,7 @@ def gather_neighbours(state_BXYZC: Tensor, view: View) -> Tensor:
     """
     batch, *size, channels = state_BXYZC.shape
     rows = state_BXYZC.new_zeros(batch, *size, view.cells, channels)
-    return _gather(state_BXYZC, _copies((size[0], size[1], size[2]), view), rows)
+    return gather(state_BXYZC, _copies((size[0], size[1], size[2]), view), rows)
 
 
 class Perceive(nn.Module):
@@ -89,7 +89,7 @@ class Perceive(nn.Module):
         cross = self.view.neighbours == 6
         if cross and state_BXYZC.is_cuda and torch.compiler.is_compiling():
             return F.linear(stack_neighbours(state_BXYZC, self.view), weight)
-        if not cross or _zeros_are_cheap(state_BXYZC, len(weight)):
+        if not gathers(state_BXYZC, len(weight), self.view):
             return convolve(state_BXYZC, weight, self.view)
         result: Tensor = _Gather.apply(state_BXYZC, weight, self.view)  # type: ignore[no-untyped-call]
         return result
@@ -130,6 +130,11 @@ def convolve(state_BXYZC: Tensor, weight: Tensor, view: View) -> Tensor:
     return F.conv3d(state_BCXYZ, kernel, padding=int(view.padding == "zeros")).movedim(1, -1)
 
 
+def gathers(state_BXYZC: Tensor, outputs: int, view: View) -> bool:
+    """Whether gathered rows are multiplied, rather than zeros too by a convolution."""
+    return view.neighbours == 6 and not _zeros_are_cheap(state_BXYZC, outputs)
+
+
 def _zeros_are_cheap(state_BXYZC: Tensor, outputs: int) -> bool:
     """Whether products of this dtype run on units for small matrices: tensor cores, or AMX.
 
@@ -147,11 +152,11 @@ class _Gather(torch.autograd.Function):
         ctx.save_for_backward(state_BXYZC, weight)
         ctx.view = view
         result = state_BXYZC.new_empty(*state_BXYZC.shape[:-1], len(weight))
-        copies, rows = _workspace(state_BXYZC, view)
+        copies, rows = workspace(state_BXYZC, view)
         for some, target in zip(
             torch.split(state_BXYZC, len(rows)), torch.split(result, len(rows)), strict=True
         ):
-            seen = _gather(some, copies, rows[: len(some)])
+            seen = gather(some, copies, rows[: len(some)])
             torch.mm(seen.view(-1, weight.shape[1]), weight.t(), out=target.view(-1, len(weight)))
         return result
 
@@ -161,20 +166,20 @@ class _Gather(torch.autograd.Function):
         state_BXYZC, weight = ctx.saved_tensors
         of_state = torch.empty_like(state_BXYZC, memory_format=torch.contiguous_format)
         of_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
-        copies, rows = _workspace(state_BXYZC, ctx.view)
+        copies, rows = workspace(state_BXYZC, ctx.view)
         of_rows = torch.empty_like(rows)
         wholes = state_BXYZC, gradient, of_state
         parts = zip(*(torch.split(whole, len(rows)) for whole in wholes), strict=True)
         for some, of_result, target in parts:
             of_result = of_result.reshape(-1, len(weight))
-            seen = _gather(some, copies, rows[: len(some)]).view(-1, weight.shape[1])
+            seen = gather(some, copies, rows[: len(some)]).view(-1, weight.shape[1])
             of_weight += of_result.t() @ seen
             torch.mm(of_result, weight, out=of_rows[: len(some)].view(seen.shape))
-            _scatter(of_rows[: len(some)], copies, target)
+            scatter(of_rows[: len(some)], copies, target)
         return of_state, of_weight.to(weight.dtype), None
 
 
-def _workspace(state_BXYZC: Tensor, view: View) -> tuple[tuple[_Copy, ...], Tensor]:
+def workspace(state_BXYZC: Tensor, view: View) -> tuple[tuple[_Copy, ...], Tensor]:
     """What is copied where, and zeros for the rows of as many examples as fit the cache."""
     batch, *size, channels = state_BXYZC.shape
     shape = (*size, view.cells, channels)
@@ -183,15 +188,15 @@ def _workspace(state_BXYZC: Tensor, view: View) -> tuple[tuple[_Copy, ...], Tens
     return _copies((size[0], size[1], size[2]), view), state_BXYZC.new_zeros(fit, *shape)
 
 
-def _gather(state_BXYZC: Tensor, copies: tuple[_Copy, ...], rows_BXYZKC: Tensor) -> Tensor:
+def gather(state_BXYZC: Tensor, copies: tuple[_Copy, ...], rows_BXYZKC: Tensor) -> Tensor:
     """Fill rows; those beyond the border are left as they are."""
     for number, target, source in copies:
         rows_BXYZKC[..., number, :][target] = state_BXYZC[source]
     return rows_BXYZKC
 
 
-def _scatter(rows_BXYZKC: Tensor, copies: tuple[_Copy, ...], state_BXYZC: Tensor) -> None:
-    """The transpose of `_gather`; the first copy is of the cell itself, and sets."""
+def scatter(rows_BXYZKC: Tensor, copies: tuple[_Copy, ...], state_BXYZC: Tensor) -> None:
+    """The transpose of `gather`; the first copy is of the cell itself, and sets."""
     state_BXYZC.copy_(rows_BXYZKC[..., 0, :])
     for number, target, source in copies[1:]:
         state_BXYZC[source] += rows_BXYZKC[..., number, :][target]

@@ -76,10 +76,7 @@ class RET(nn.Module):
 
     def states(self, embeddings_BE: Tensor, pieces_BL: Tensor) -> Tensor:
         """(B, T, D) states after the last application, of the prefix and of each piece."""
-        return self.apply_layer(self.inputs(self.prefix(embeddings_BE), pieces_BL))
-
-    def apply_layer(self, x_BTD: Tensor) -> Tensor:
-        """All applications of the layer."""
+        x_BTD = self.inputs(self.prefix(embeddings_BE), pieces_BL)
         rotary = rotary_table(x_BTD.shape[1], x_BTD.device, x_BTD.dtype)
         for step_D in self.steps().to(x_BTD.dtype):
             x_BTD = self.layer(x_BTD, step_D, rotary)
