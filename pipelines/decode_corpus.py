@@ -15,7 +15,7 @@ from cellular.bank import current_version
 from cellular.checkpoint_files import find_checkpoint, weights_fingerprint
 from cellular.config import DecodeCorpusConfig, Settings
 from cellular.decoders import default_bank_path
-from cellular.decoders.opening import DecodeOptions, open_decoder
+from cellular.decoders.opening import DecodeOptions, gains_by_gpu, open_decoder
 from cellular.decoders.ret import DEFAULT_CHECKPOINT
 from cellular.embedding_sources import EMBEDDING, find_embeddings, open_source
 from cellular.errors import CellularError
@@ -167,9 +167,7 @@ def _stage(config: DecodeCorpusConfig, plan: DecodePlan, outputs: Sequence[Path]
         {"path": path, "start": start, "stop": stop, "output": str(output)}
         for (path, start, stop), output in zip(plan.parts, outputs, strict=True)
     ]
-    # Of RET it is the engine for bf16 that runs on a GPU; hybrid has the teacher besides.
-    useful = config.decoder == "hybrid" or config.precision == "bf16" or config.lattice is not None
-    gpus = gpus_each(config.worker_gpus, useful)
+    gpus = gpus_each(config.worker_gpus, gains_by_gpu(config))
     options = {
         "fn_constructor_args": (config,),
         **pool(config.workers, resources(config.worker_cpus, gpus), len(items)),

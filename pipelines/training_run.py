@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cellular.config import Settings
 from cellular.errors import CellularError
-from cellular.files import write_atomically
+from cellular.files import find_inputs, write_atomically
 from cellular.training.config import TrainingConfig
 from pipelines.cluster import connected, has_gpus, plain_errors
 from pipelines.plan import check_writable
@@ -148,6 +148,7 @@ class Run(Generic[Config]):
             CellularError: something is wrong with the data, the settings or the target.
         """
         recipe = self.recipe(_absolute(config), restart and config.data_folder is None, track)
+        find_inputs(config.data.corpus)  # a wrong name is said before a cluster starts or a folder is made
         deadline = time.time() + run_seconds if run_seconds else None
         target = recipe.config.target
         check_writable(target)

@@ -143,6 +143,11 @@ def open_hybrid(options: DecodeOptions) -> OpenDecoder:
     return OpenDecoder(bank.dimension, bank.fingerprint, lambda: teacher, answer)
 
 
+def gains_by_gpu(config: DecodeCorpusConfig) -> bool:
+    """Whether a job is done sooner with one: RET's bf16 runs there, a lattice, the teacher of `hybrid`."""
+    return config.decoder == "hybrid" or config.precision == "bf16" or config.lattice is not None
+
+
 OPENERS: dict[str, Callable[[DecodeOptions], OpenDecoder]] = {
     "phrase_bank": open_phrase_bank,
     "ret": open_ret,

@@ -10,15 +10,20 @@ from cellular.config import CorpusConfig, Fraction, ResourceConfig, Settings, Te
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
-class TrainingDataConfig(Settings):
-    """Which texts are learned, and the teacher whose embeddings go with them."""
+class DataConfig(Settings):
+    """Which texts are learned."""
 
     corpus: CorpusConfig
-    teacher: TeacherConfig = TeacherConfig()
     vocabulary: Path | None = Field(None, description="vocabulary.json; None: the packaged one")
     min_characters: PositiveInt = 3
     max_characters: PositiveInt = 160
     held_out: Share = Field(0.01, description="share of the texts kept for the held-out loss")
+
+
+class TrainingDataConfig(DataConfig):
+    """The same with the teacher whose embeddings go with them."""
+
+    teacher: TeacherConfig = TeacherConfig()
     shard_rows: PositiveInt | None = Field(None, description="texts a shard, the unit of resume")
 
 
@@ -111,6 +116,7 @@ class TrainingConfig(Settings):
     """What every training is asked for, whatever it trains."""
 
     target: Path = Field(description="folder of the run, on a file system that every node sees")
+    data: DataConfig
     data_folder: Path | None = Field(None, description="prepared data, to be shared; None: TARGET/data")
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig

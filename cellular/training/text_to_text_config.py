@@ -1,13 +1,12 @@
 """Settings of a text-to-text training. A task is a setting: which texts of the data belong together."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from cellular.cct.config import CCTConfig
-from cellular.config import CorpusConfig, Settings
-from cellular.training.config import OptimizerConfig, Share, TextLoopConfig, TrainingConfig
+from cellular.config import Settings
+from cellular.training.config import DataConfig, OptimizerConfig, Share, TextLoopConfig, TrainingConfig
 from cellular.training.lattice_config import PairsConfig
 
 
@@ -25,17 +24,12 @@ TASKS = {
 }
 
 
-class PairDataConfig(Settings):
+class PairDataConfig(DataConfig):
     """Which pairs of texts are learned. A file without the columns of a task has no pairs for it."""
 
-    corpus: CorpusConfig
     tasks: dict[str, TaskConfig] = Field(
         {"reconstruct": TASKS["reconstruct"]}, min_length=1, description="by name; the first is the default"
     )
-    vocabulary: Path | None = Field(None, description="vocabulary.json; None: the packaged one")
-    min_characters: PositiveInt = 3
-    max_characters: PositiveInt = 160
-    held_out: Share = Field(0.01, description="share of the sources kept for the held-out loss")
     shard_rows: PositiveInt = Field(65_536, description="pairs a file of prepared data")
 
 

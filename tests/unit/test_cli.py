@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import typer
 from typer.testing import CliRunner
 
@@ -131,6 +132,16 @@ def test_a_training_of_no_steps_is_refused_where_the_default_has_a_length(
     words = ("adapter", "train", "corpus.txt", "--target", str(tmp_path / "adapter"), "--steps", "0")
     assert run(monkeypatch, *words) == 2
     assert capsys.readouterr().err.startswith("error: schedule.steps: ")
+
+
+@pytest.mark.parametrize("trained", ["ret", "lattice", "adapter", "text-to-text"])
+def test_a_training_on_what_is_not_there_makes_no_folder_and_starts_no_cluster(
+    trained: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "run"
+    assert run(monkeypatch, trained, "train", "/missing/corpus", "--target", str(target), "--steps", "5") == 2
+    assert "/missing/corpus" in capsys.readouterr().err
+    assert not target.exists() and not ray.is_initialized()
 
 
 @pytest.mark.parametrize(
