@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cellular.checkpoint_files import CONFIG, find_checkpoint, read_kind
+from cellular.checkpoint_files import find_checkpoint
 from cellular.errors import CellularError
-from cellular.lattice import count_parameters, load_lattice
+from cellular.lattice import count_parameters
 from cellular.lattice.inference import placed, process
-from cellular.mlp import load_mlp
+from cellular.mlp import MLPCheckpoint
+from cellular.training.guides import load_lattice_or_mlp
 from cellular.types import FloatArray
 from pipelines.mapping_data import MappingTest
 
@@ -81,19 +82,18 @@ def checkpoint_mapper(name: str, teacher: str) -> Mapper:
         CellularError: there is none, or it reads another teacher's embeddings.
     """
     folder = find_checkpoint(name)
-    kind = read_kind(folder / CONFIG, ("lattice", "mlp"))
-    if kind == "mlp":
-        mlp = load_mlp(folder)
-        made = mlp.teacher
-        run: Map = lambda sources, earlier: _run(mlp.mlp, sources, earlier)  # noqa: E731
-        parameters = sum(weight.numel() for weight in mlp.mlp.parameters())
-        history, facts = bool(mlp.mlp.config.history), mlp.training
+    checkpoint = load_lattice_or_mlp(folder)
+    made, facts = checkpoint.teacher, checkpoint.training
+    if isinstance(checkpoint, MLPCheckpoint):
+        mlp = checkpoint.mlp
+        run: Map = lambda sources, earlier: _run(mlp, sources, earlier)  # noqa: E731
+        parameters = sum(weight.numel() for weight in mlp.parameters())
+        history = bool(mlp.config.history)
     else:
-        checkpoint = load_lattice(folder)
-        made, lattice = checkpoint.teacher, placed(checkpoint.lattice)
+        lattice = placed(checkpoint.lattice)
         run = lambda sources, earlier: process(lattice, sources, earlier)  # noqa: E731
         parameters = count_parameters(lattice)["all"]
-        history, facts = lattice.config.history is not None, checkpoint.training
+        history = lattice.config.history is not None
     if made != teacher:
         raise CellularError(f"{name} reads embeddings of {made}, not of {teacher}: choose another checkpoint")
     about = {key: str(value) for key, value in facts.items() if key in ("objective", "steps", "command")}

@@ -172,10 +172,7 @@ class _Gather(torch.autograd.Function):
         parts = zip(*(torch.split(whole, len(rows)) for whole in wholes), strict=True)
         for some, of_result, target in parts:
             of_result = of_result.reshape(-1, len(weight))
-            seen = gather(some, copies, rows[: len(some)]).view(-1, weight.shape[1])
-            of_weight += of_result.t() @ seen
-            torch.mm(of_result, weight, out=of_rows[: len(some)].view(seen.shape))
-            scatter(of_rows[: len(some)], copies, target)
+            of_weight += gather_backward(of_result, some, weight, copies, rows, of_rows, target)
         return of_state, of_weight.to(weight.dtype), None
 
 
@@ -195,7 +192,27 @@ def gather(state_BXYZC: Tensor, copies: tuple[_Copy, ...], rows_BXYZKC: Tensor) 
     return rows_BXYZKC
 
 
-def scatter(rows_BXYZKC: Tensor, copies: tuple[_Copy, ...], state_BXYZC: Tensor) -> None:
+def gather_backward(
+    of_result_NO: Tensor,
+    some_BXYZC: Tensor,
+    weight_OV: Tensor,
+    copies: tuple[_Copy, ...],
+    rows_BXYZKC: Tensor,
+    of_rows_BXYZKC: Tensor,
+    target_BXYZC: Tensor,
+) -> Tensor:
+    """(O, V) gradient of the weight of a product with some gathered states; theirs goes to the target.
+
+    Rows are a workspace for as many examples or more, and another like it.
+    """
+    rows, of_rows = rows_BXYZKC[: len(some_BXYZC)], of_rows_BXYZKC[: len(some_BXYZC)]
+    seen_NV = gather(some_BXYZC, copies, rows).view(-1, weight_OV.shape[1])
+    torch.mm(of_result_NO, weight_OV, out=of_rows.view(seen_NV.shape))
+    _scatter(of_rows, copies, target_BXYZC)
+    return of_result_NO.t() @ seen_NV
+
+
+def _scatter(rows_BXYZKC: Tensor, copies: tuple[_Copy, ...], state_BXYZC: Tensor) -> None:
     """The transpose of `gather`; the first copy is of the cell itself, and sets."""
     state_BXYZC.copy_(rows_BXYZKC[..., 0, :])
     for number, target, source in copies[1:]:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cellular.checkpoint_files import CONFIG, find_checkpoint, read_kind
-from cellular.lattice import Lattice3D, load_lattice
-from cellular.mlp import MLP, load_mlp
+from cellular.lattice import Lattice3D, LatticeCheckpoint, load_lattice
+from cellular.mlp import MLP, MLPCheckpoint, load_mlp
 from cellular.training.groups import Groups
 
 ROWS = 1_024  # at a time, on a GPU: as many as a pass of training
@@ -28,12 +28,20 @@ def load_guide(folder_or_name: Path | str) -> tuple[Lattice3D | MLP, str]:
     Raises:
         CellularError: there is none, it is damaged, or of another kind or release.
     """
-    folder = find_checkpoint(folder_or_name)
-    if read_kind(folder / CONFIG, ("lattice", "mlp")) == "mlp":
-        mlp = load_mlp(folder)
-        return mlp.mlp, mlp.teacher
-    checkpoint = load_lattice(folder)
-    return checkpoint.lattice, checkpoint.teacher
+    checkpoint = load_lattice_or_mlp(find_checkpoint(folder_or_name))
+    module = checkpoint.mlp if isinstance(checkpoint, MLPCheckpoint) else checkpoint.lattice
+    return module, checkpoint.teacher
+
+
+def load_lattice_or_mlp(folder: Path) -> LatticeCheckpoint | MLPCheckpoint:
+    """What makes embeddings of embeddings, of either kind.
+
+    Raises:
+        CellularError: there is none, it is damaged, or of another kind or release.
+    """
+    return (
+        load_mlp(folder) if read_kind(folder / CONFIG, ("lattice", "mlp")) == "mlp" else load_lattice(folder)
+    )
 
 
 @torch.no_grad()

@@ -90,12 +90,12 @@ def has_tma(cuda: bool) -> bool:
 
 def accelerate(model: RET, compiled: bool, fused: bool) -> None:
     """Put faster callables in the place of methods: compiled, or written for the GPU."""
-    torch._dynamo.config.recompile_limit = 64
     if fused:
         from cellular.decoders.ret.fused import fused_states
 
         setattr(model, "states", fused_states(model))  # noqa: B010  (mypy: a method)
     elif compiled:
+        torch._dynamo.config.recompile_limit = 64
         # For each width by itself: with symbolic shapes torch 2.11 fails on a GPU.
         for name in ("inputs", "layer"):
             setattr(model, name, torch.compile(getattr(model, name), dynamic=False))

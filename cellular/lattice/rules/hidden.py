@@ -9,7 +9,15 @@ from torch.autograd.function import once_differentiable
 
 from cellular.lattice.config import LatticeConfig
 from cellular.lattice.fused import fused_hidden, has_kernels
-from cellular.lattice.perceive import Perceive, View, autocast, gather, gathers, scatter, workspace
+from cellular.lattice.perceive import (
+    Perceive,
+    View,
+    autocast,
+    gather,
+    gather_backward,
+    gathers,
+    workspace,
+)
 
 
 class HiddenLayer(nn.Module):
@@ -86,8 +94,5 @@ class _Cached(torch.autograd.Function):
             d_some_NC = d_some.reshape(-1, len(outward_CH))
             d_outward += d_some_NC.t() @ active_NH
             d_inner_NH = torch.ops.aten.gelu_backward(d_some_NC @ outward_CH, inner_NH)
-            rows_NV = gather(some, copies, rows[: len(some)]).view(-1, inward_HV.shape[1])
-            d_inward += d_inner_NH.t() @ rows_NV
-            torch.mm(d_inner_NH, inward_HV, out=d_rows[: len(some)].view(rows_NV.shape))
-            scatter(d_rows[: len(some)], copies, target)
+            d_inward += gather_backward(d_inner_NH, some, inward_HV, copies, rows, d_rows, target)
         return d_seen, d_inward.to(inward_HV.dtype), d_outward.to(outward_CH.dtype), None, None

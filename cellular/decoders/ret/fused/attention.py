@@ -11,7 +11,8 @@ output; `factor` is what queries and keys are multiplied with by that and their 
 import triton
 import triton.language as tl
 
-EPSILON = tl.constexpr(1e-6)
+from cellular.decoders.ret.fused.norm import EPSILON
+
 _LOG2_E = tl.constexpr(1.4426950408889634)
 
 

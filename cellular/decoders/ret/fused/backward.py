@@ -11,7 +11,6 @@ from cellular.decoders.ret.fused.inputs import enter_backward_kernel, table_back
 from cellular.decoders.ret.fused.mlp import perceive_backward_kernel, project_backward_kernel
 from cellular.decoders.ret.fused.tiles import (
     ALIGNMENT,
-    HALF,
     Inputs,
     Layout,
     Rotary,
@@ -27,11 +26,7 @@ _BLOCK, _CHUNK = 64, 32
 _WIDTH, _PROJECT_CHUNK = 128, 64
 _ENTER_ROWS = 32
 _TABLE_WIDTH, _TABLE_ROWS, _TABLE_SHARES = 64, 64, 64
-_ATTEND_OPTIONS = {
-    32: {"num_warps": 4, "maxnreg": 128},  # four programs on a multiprocessor
-    64: {"num_warps": 4},
-    128: {"num_warps": 8},
-}
+_ATTEND_REGISTERS = {32: 128}  # so that a multiprocessor holds four programs
 
 
 @dataclass(frozen=True)
@@ -115,12 +110,8 @@ def retreat(
         layout.positions,
         layout.group,
         layout.rows,
-        D=HIDDEN,
-        HALF=HALF,
-        HEADS=HEADS,
-        EVEN=layout.group == layout.block,
-        BLOCK=layout.block,
-        **_ATTEND_OPTIONS[layout.block],
+        **layout.attention,
+        maxnreg=_ATTEND_REGISTERS.get(layout.block),
     )
     project_backward_kernel[(HIDDEN // _WIDTH, layout.rows // ALIGNMENT)](
         tiles(gradients.d_qkv_NC, ALIGNMENT, _PROJECT_CHUNK),

@@ -8,7 +8,7 @@ attention reads pass through a scratch row, since their next reader is another t
 import triton
 import triton.language as tl
 
-_EPSILON = tl.constexpr(1e-6)
+from cellular.decoders.ret.fused.norm import EPSILON, inverse_rms
 
 
 @triton.jit
@@ -34,7 +34,7 @@ def _project(
         weights = weight_ptr + (head * 2 * HALF + half)[:, None] * D + column
         first = tl.dot(x, tl.trans(tl.load(weights))) * scale[:, None]
         second = tl.dot(x, tl.trans(tl.load(weights + HALF * D))) * scale[:, None]
-        head_scale = tl.rsqrt((tl.sum(first * first, 1) + tl.sum(second * second, 1)) / (2 * HALF) + _EPSILON)
+        head_scale = tl.rsqrt((tl.sum(first * first, 1) + tl.sum(second * second, 1)) / (2 * HALF) + EPSILON)
         first *= head_scale[:, None]
         second *= head_scale[:, None]
         if head < 2:
@@ -108,7 +108,7 @@ def _perceive(
         part = start + tl.arange(0, CHUNK)
         y = tl.load(y_ptr + row[:, None] * D + part, mask=valid, other=0.0)
         x = tl.dot(y, tl.trans(tl.load(out_weight_ptr + column[:, None] * D + part)), x)
-    scale = tl.rsqrt(tl.sum(x * x, 1) / D + _EPSILON)
+    scale = inverse_rms(x, D)
     narrow = x.to(y_ptr.dtype.element_ty)
     for start in range(0, INNER, CHUNK):
         part = start + tl.arange(0, CHUNK)
@@ -133,7 +133,7 @@ def _choose(
 ):
     """The best next piece of each row; with Gumbel noise added, a sample of the softmax."""
     vocabulary = tl.arange(0, V)
-    scale = tl.rsqrt(tl.sum(x * x, 1) / D + _EPSILON)
+    scale = inverse_rms(x, D)
     weights = tl.load(head_ptr + vocabulary[:, None] * D + tl.arange(0, D))
     score = tl.dot(x.to(weights.dtype), tl.trans(weights)) * scale[:, None] + tl.load(bias_ptr + vocabulary)
     if SAMPLE:
@@ -191,13 +191,13 @@ def decode_kernel(
             x = tl.load(prefix_ptr + (row * P + position)[:, None] * D + column, mask=valid, other=0.0)
         else:
             x = tl.load(piece_ptr + piece[:, None] * D + column).to(tl.float32) + mean
-            x = x * tl.rsqrt(tl.sum(x * x, 1) / D + _EPSILON)[:, None] * norm
+            x = x * inverse_rms(x, D)[:, None] * norm
         cosine = tl.load(cosine_ptr + position * (D // 4) + half)[None, :]
         sine = tl.load(sine_ptr + position * (D // 4) + half)[None, :]
         for application in range(A):
             x += tl.load(step_ptr + application * D + column)
             start = (application * batch + row).to(tl.int64) * positions * D
-            scale = tl.rsqrt(tl.sum(x * x, 1) / D + _EPSILON)
+            scale = inverse_rms(x, D)
             _project(
                 x.to(scratch_ptr.dtype.element_ty),
                 scale,

@@ -6,12 +6,11 @@ from torch import Tensor
 from cellular.decoders.ret.fused.attention import attend_kernel
 from cellular.decoders.ret.fused.inputs import enter_kernel
 from cellular.decoders.ret.fused.mlp import perceive_kernel
-from cellular.decoders.ret.fused.tiles import HALF, Inputs, Layout, Rotary, Saved, Weights, tiles
+from cellular.decoders.ret.fused.tiles import Inputs, Layout, Rotary, Saved, Weights, tiles
 from cellular.decoders.ret.model import HEADS, HIDDEN, INNER
 
 # From times of these and others on an H200.
 _ENTER_ROWS = 16
-_ATTEND_WARPS = {32: 4, 64: 4, 128: 8}
 _BLOCK, _CHUNK = 64, 32
 
 
@@ -51,12 +50,7 @@ def advance(
         layout.positions,
         layout.group,
         layout.rows,
-        D=HIDDEN,
-        HALF=HALF,
-        HEADS=HEADS,
-        EVEN=layout.group == layout.block,
-        BLOCK=layout.block,
-        num_warps=_ATTEND_WARPS[layout.block],
+        **layout.attention,
     )
     perceive_kernel[(layout.rows // _BLOCK,)](
         tiles(saved.x_ND, _BLOCK, HIDDEN),

@@ -6,13 +6,12 @@ Texts have P prefix states and L pieces: T = P + L positions.
 import triton
 import triton.language as tl
 
-from cellular.decoders.ret.fused.attention import EPSILON
+from cellular.decoders.ret.fused.norm import inverse_rms
 
 
 @triton.jit
-def _mean_prefix(prefix_ptr, text, column, valid, D: tl.constexpr, P: tl.constexpr):
-    """(R, D) float32: the mean prefix state of each row's text."""
-    at = prefix_ptr + (text * P * D)[:, None] + column
+def _mean_prefix(at, valid, D: tl.constexpr, P: tl.constexpr):
+    """Float32: the mean of the P prefix states of which the first are at those places."""
     mean = tl.load(at, mask=valid, other=0.0).to(tl.float32)
     for number in tl.static_range(1, P):
         mean += tl.load(at + number * D, mask=valid, other=0.0).to(tl.float32)
@@ -39,17 +38,16 @@ def enter_kernel(
     text, position = row // positions, row % positions
     inside = text < batch
     valid = inside[:, None]
-    mean = _mean_prefix(prefix_ptr, text, column, valid, D, P)
+    mean = _mean_prefix(prefix_ptr + (text * P * D)[:, None] + column, valid, D, P)
     x = _piece_rows(pieces_ptr, table_ptr, text, position, column, inside, positions - P, D, P)
     x += tl.load(gain_ptr + column).to(tl.float32) * mean
     prefix_at = prefix_ptr + (text * P + tl.minimum(position, P - 1))[:, None] * D + column
     prefix = tl.load(prefix_at, mask=valid, other=0.0).to(tl.float32)
     x = tl.where(valid, tl.where((position < P)[:, None], prefix, x), 0.0)
-    x *= tl.rsqrt(tl.sum(x * x, 1) / D + EPSILON)[:, None] * tl.load(norm_ptr + column).to(tl.float32)
+    x *= inverse_rms(x, D)[:, None] * tl.load(norm_ptr + column).to(tl.float32)
     x = (x + tl.load(step_ptr + column)).to(x_ptr.dtype.element_ty)
     tl.store(x_ptr + row[:, None] * D + column, x)
-    x = x.to(tl.float32)
-    tl.store(scale_ptr + row, tl.rsqrt(tl.sum(x * x, 1) / D + EPSILON))
+    tl.store(scale_ptr + row, inverse_rms(x.to(tl.float32), D))
 
 
 @triton.jit
@@ -67,10 +65,7 @@ def enter_backward_kernel(
     column = tl.arange(0, D)
     norm = tl.load(norm_ptr + column).to(tl.float32)
     gain = tl.load(gain_ptr + column).to(tl.float32)
-    mean = tl.load(prefix_ptr + text * P * D + column).to(tl.float32)
-    for number in tl.static_range(1, P):
-        mean += tl.load(prefix_ptr + (text * P + number) * D + column).to(tl.float32)
-    mean *= gain / P
+    mean = gain * _mean_prefix(prefix_ptr + text * P * D + column, column < D, D, P)
     d_mean = tl.zeros((D,), tl.float32)
     d_norm = tl.zeros((D,), tl.float32)
     for start in range(0, positions, ROWS):
@@ -84,7 +79,7 @@ def enter_backward_kernel(
         x = mean + _piece_rows(pieces_ptr, table_ptr, text, position, column, inside, positions - P, D, P)
         prefix_at = (text * P + position)[:, None] * D + column
         x = tl.where(is_piece, x, tl.load(prefix_ptr + prefix_at, mask=is_prefix, other=0.0).to(tl.float32))
-        factor = tl.rsqrt(tl.sum(x * x, 1) / D + EPSILON)[:, None]
+        factor = inverse_rms(x, D)[:, None]
         x *= factor
         d_x_at = d_x_ptr + (text * positions + position)[:, None] * D + column
         d_x = tl.load(d_x_at, mask=valid, other=0.0).to(tl.float32)

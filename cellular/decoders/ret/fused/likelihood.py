@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cellular.decoders.ret.fused.attention import EPSILON
+from cellular.decoders.ret.fused.norm import EPSILON, inverse_rms, norm_backward
 from cellular.decoders.ret.fused.tiles import summed_outer, tiles
 from cellular.decoders.ret.model import HIDDEN, VOCABULARY
 
@@ -62,7 +62,7 @@ def likelihood_backward_kernel(
     start = tl.program_id(0) * BLOCK
     row = start + tl.arange(0, BLOCK)
     whole = x.load([start, 0]).to(tl.float32)
-    scale = tl.rsqrt(tl.sum(whole * whole, 1) / D + EPSILON)[:, None]
+    scale = inverse_rms(whole, D)[:, None]
     x_hat = (whole * scale).to(x.dtype)
     target, weight = _target(target_ptr, weight_ptr, row, rows, positions, length)
     weight = (weight * tl.load(d_loss_ptr))[:, None]
@@ -77,9 +77,7 @@ def likelihood_backward_kernel(
         narrow = (d * (scale * (4 / D**0.5))).to(d_score.dtype)
         d_score.store([start, part], narrow)
         total = tl.dot(narrow, tile, total)
-    again = x.load([start, 0])
-    mean = tl.sum(total * again.to(tl.float32), 1)[:, None] * (scale * scale / D)
-    d_x.store([start, 0], (total - again.to(tl.float32) * mean).to(d_x.dtype))
+    d_x.store([start, 0], norm_backward(total, x.load([start, 0]), scale, D).to(d_x.dtype))
 
 
 class SummedLikelihood(torch.autograd.Function):

@@ -7,7 +7,7 @@ of the weights after it, so that a row's norm is one number, which is applied af
 import triton
 import triton.language as tl
 
-from cellular.decoders.ret.fused.attention import EPSILON
+from cellular.decoders.ret.fused.norm import inverse_rms, norm_backward
 
 
 @triton.jit(do_not_specialize_on_alignment=["scale_ptr", "next_scale_ptr"])
@@ -22,7 +22,7 @@ def perceive_kernel(
     for part in range(0, D, CHUNK):
         total = tl.dot(y.load([start, part]), out_weight.load([0, part]).T, total)
     total += x.load([start, 0]).to(tl.float32)
-    scale = tl.rsqrt(tl.sum(total * total, 1) / D + EPSILON)
+    scale = inverse_rms(total, D)
     tl.store(scale_ptr + row, scale)
     narrow = total.to(x1.dtype)
     x1.store([start, 0], narrow)
@@ -32,7 +32,7 @@ def perceive_kernel(
         squared.store([start, part], power)
         total = tl.dot(power, mlp_out_weight.load([0, part]).T, total)
     total += tl.load(step_ptr + tl.arange(0, D))[None, :]
-    tl.store(next_scale_ptr + row, tl.rsqrt(tl.sum(total * total, 1) / D + EPSILON))
+    tl.store(next_scale_ptr + row, inverse_rms(total, D))
     x2.store([start, 0], total.to(x2.dtype))
 
 
@@ -57,9 +57,7 @@ def perceive_backward_kernel(
         narrow = inner.to(d_inner.dtype)
         d_inner.store([start, part], narrow)
         total = tl.dot(narrow, in_weight.load([part, 0]), total)
-    x = x1.load([start, 0])
-    mean = tl.sum(total * x.to(tl.float32), 1)[:, None] * (scale * scale / D)
-    total -= x.to(tl.float32) * mean
+    total = norm_backward(total, x1.load([start, 0]), scale, D)
     total += d_x2.load([start, 0]).to(tl.float32)
     d_x1.store([start, 0], total.to(d_x1.dtype))
 

@@ -47,6 +47,18 @@ class Layout:
         """Programs of attention for each head."""
         return -(-self.rows // self.group)
 
+    @property
+    def attention(self) -> dict[str, int | bool]:
+        """What the kernels of attention are made for, both ways."""
+        return {
+            "D": HIDDEN,
+            "HALF": HALF,
+            "HEADS": HEADS,
+            "EVEN": self.group == self.block,
+            "BLOCK": self.block,
+            "num_warps": 8 if self.block == 128 else 4,
+        }
+
     def states(self, x_ND: Tensor) -> Tensor:
         """(B, T, D) view."""
         return x_ND[: self.batch * self.positions].view(self.batch, self.positions, HIDDEN)
