@@ -3,8 +3,8 @@
 Jordan et al. 2024, Muon: an optimizer for hidden layers in neural networks; Loshchilov & Hutter 2019,
 Decoupled weight decay regularization.
 
-torch.optim.Muon gives the same update with three times the launches, and cannot be part of a CUDA graph: here
-matrices of one shape are one batch, and the rate is a tensor. A test holds the two to each other.
+torch.optim.Muon gives the same update with many times the launches, and cannot be part of a CUDA graph: here
+matrices of similar shapes are one batch, and the rate is a tensor. A test holds the two to each other.
 """
 
 from collections import defaultdict
@@ -20,6 +20,7 @@ _MOMENTUM = 0.95
 _BETAS = (0.9, 0.98)
 _ITERATIONS = 5
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+_SHARE = 1 / 3  # on a GPU, where a launch takes longer than products with zeros; elsewhere shapes are equal
 
 
 class Optimizers:
@@ -41,7 +42,8 @@ class Optimizers:
         parts = [part for name, count in chosen.items() for part in _parts(weights[name], count)]
         self._rates = {"muon": config.matrix_rate, "adamw": config.rate}
         self._current = {name: torch.tensor(rate, device=device) for name, rate in self._rates.items()}
-        self._muon = Muon(parts, self._current["muon"], config.matrix_decay)
+        share = _SHARE if device.type == "cuda" else 1.0
+        self._muon = Muon(parts, self._current["muon"], config.matrix_decay, share)
         self._adamw = torch.optim.AdamW(
             others or [nn.Parameter(torch.zeros(1, device=device))],
             self._current["adamw"],
@@ -92,31 +94,58 @@ class Muon:
         weights: matrices with `grad`; views will do.
         rate: scalar on their device, read at each step.
         decay: of the weights, times the rate.
+        share: of the numbers of a batch's largest matrix that another needs to be in that batch.
     """
 
-    def __init__(self, weights: Sequence[Tensor], rate: Tensor, decay: float) -> None:
+    def __init__(self, weights: Sequence[Tensor], rate: Tensor, decay: float, share: float = 1.0) -> None:
         self._rate, self._decay = rate, decay
-        self._batches: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
-        for weight in weights:
-            self._batches[tuple(sorted(weight.shape))].append(weight)
-        self._scales = [
-            torch.tensor([max(1.0, w.shape[0] / w.shape[1]) ** 0.5 for w in batch]).to(rate.device)
-            for batch in self._batches.values()
-        ]
-        self.momenta = [
-            torch.zeros(len(batch), *shape, device=rate.device) for shape, batch in self._batches.items()
-        ]
+        self._stacks = [_Stack(chosen, rate.device) for chosen in _alike(weights, share)]
+        pairs = (pair for stack in self._stacks for pair in zip(stack.weights, stack.momenta, strict=True))
+        of = {id(weight): momentum for weight, momentum in pairs}
+        self.momenta = [of[id(weight)] for weight in weights]
 
     @torch.no_grad()
     def step(self) -> None:
         """Change the weights."""
-        for weights, scales, momentum in zip(self._batches.values(), self._scales, self.momenta, strict=True):
-            gradient = torch.stack([_flat(weight.grad) for weight in weights if weight.grad is not None])
-            momentum.lerp_(gradient, 1 - _MOMENTUM)
-            update = orthogonalise(gradient.lerp(momentum, _MOMENTUM)).float()
-            update *= (-self._rate * scales).view(-1, 1, 1)
-            torch._foreach_mul_(weights, 1 - self._rate * self._decay)
-            torch._foreach_add_([_flat(weight) for weight in weights], update.unbind())
+        for stack in self._stacks:
+            given = [_flat(weight.grad) for weight in stack.weights if weight.grad is not None]
+            torch._foreach_copy_(stack.gradients, given)
+            stack.momentum.lerp_(stack.gradient, 1 - _MOMENTUM)
+            update = orthogonalise(stack.gradient.lerp(stack.momentum, _MOMENTUM)).float()
+            update *= -self._rate * stack.scales
+            torch._foreach_mul_(stack.weights, 1 - self._rate * self._decay)
+            torch._foreach_add_([_flat(weight) for weight in stack.weights], stack.parts(update))
+
+
+class _Stack:
+    """Matrices as one (N, R, C) batch, with zeros beyond the smaller ones, which the iteration leaves."""
+
+    def __init__(self, weights: list[Tensor], device: torch.device) -> None:
+        self.weights = weights
+        self._shapes = [_flat(weight).shape for weight in weights]
+        shape = [len(weights), *(max(sides) for sides in zip(*self._shapes, strict=True))]
+        self.gradient, self.momentum = torch.zeros(2, *shape, device=device)
+        self.gradients, self.momenta = self.parts(self.gradient), self.parts(self.momentum)
+        scales = [max(1.0, weight.shape[0] / weight.shape[1]) ** 0.5 for weight in weights]
+        self.scales = torch.tensor(scales).view(-1, 1, 1).to(device)
+
+    def parts(self, stack: Tensor) -> list[Tensor]:
+        """The views of such a batch in which the matrices lie."""
+        return [part[:rows, :columns] for part, (rows, columns) in zip(stack, self._shapes, strict=True)]
+
+
+def _alike(weights: Sequence[Tensor], share: float) -> list[list[Tensor]]:
+    """Batches of what fits into the first of each, and has that share of its numbers or more."""
+    batches: list[list[Tensor]] = []
+    for weight in sorted(weights, key=Tensor.numel, reverse=True):
+        for batch in batches:
+            sides = zip(_flat(weight).shape, _flat(batch[0]).shape, strict=True)
+            if all(own <= most for own, most in sides) and weight.numel() >= share * batch[0].numel():
+                batch.append(weight)
+                break
+        else:
+            batches.append([weight])
+    return batches
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Stacked matrices are optimised as the several ones they are; a saved state goes on exactly."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -67,10 +68,11 @@ def test_matrices_that_are_not_trained_are_passed_over() -> None:
     assert not torch.equal(only["gain"], before)
 
 
-def test_muon_is_torchs_muon() -> None:
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_muon_is_torchs_muon(share: float) -> None:
     ours, theirs = weights(), weights()
     del ours["gain"], theirs["gain"]
-    muon = Muon(list(ours.values()), torch.tensor(0.02), decay=0.1)
+    muon = Muon(list(ours.values()), torch.tensor(0.02), decay=0.1, share=share)
     reference = torch.optim.Muon(theirs.values(), lr=0.02, weight_decay=0.1)
     for number in range(5):
         for parameters in (ours, theirs):
