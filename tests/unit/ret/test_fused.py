@@ -1,4 +1,4 @@
-"""The training kernels against the plain layer; off the GPU, Triton's interpreter runs them if told to."""
+"""The training kernels against the plain layer."""
 
 import copy
 from collections.abc import Callable
@@ -10,10 +10,12 @@ from torch import Tensor
 
 from cellular.decoders.ret.model import RET, RETConfig
 from cellular.objectives import Batch, LikelihoodLoss, Objective
-from tests.unit.ret.conftest import DEVICE, runs_kernels
+from cellular.training.ret import has_tma
 
-DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32
-pytestmark = runs_kernels
+DEVICE, DTYPE = "cuda", torch.bfloat16
+pytestmark = pytest.mark.skipif(
+    not has_tma(torch.cuda.is_available()), reason="needs Triton, and a GPU that has TMA"
+)
 
 
 @pytest.fixture

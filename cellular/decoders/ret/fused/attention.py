@@ -1,144 +1,199 @@
 """Kernels of short causal attention, both ways, from the projection's output to what a head reads.
 
 A program holds one head of a group of rows: as many whole sequences as fit into BLOCK, kept apart by a
-mask. The softmax never leaves registers; the backward pass computes it again. A query and a key are of
-length √K, so that a score is at most √K and its exponential needs no shift.
+mask. They are in Gluon, Triton's language of explicit layouts: the tensor memory accelerator brings all
+tiles at once, these stay in shared memory, where tensor cores read them, and results replace them there.
 
-`scale` is one over the root mean square of a row of the layer's input, which is due to the projection's
-output; `factor` is what queries and keys are multiplied with by that and their own norm.
+A query is of length √K after its norm, and so is a key, so that a score is at most √K and its exponential
+needs no shift. What their norms multiply them with is a number a row: it multiplies the scores. `scale` is
+one over the root mean square of a row of the layer's input, which is due to the projection's output.
+`turn` has cosines, then sines, of the angles by which a row's halves rotate into each other.
+
+Products by HALVES and SCORES: layouts in which the tensor cores leave (BLOCK, HALF) and (BLOCK, BLOCK).
 """
 
-import triton
-import triton.language as tl
+import triton.experimental.gluon.language as gl
+from triton.experimental import gluon
+from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma, warpgroup_mma
 
-from cellular.decoders.ret.fused.norm import EPSILON
-
-_LOG2_E = tl.constexpr(1.4426950408889634)
-
-
-@triton.jit
-def _rows(group, rows, local, EVEN: tl.constexpr, BLOCK: tl.constexpr):
-    """Of this program, and which of them count: all of them where a group fills the block."""
-    row = tl.program_id(1) * group + local
-    if EVEN:
-        return row, tl.full((BLOCK,), 1, tl.int1)
-    return row, (local < group) & (row < rows)
+_EPSILON = gl.constexpr(1e-6)
+_LOG2_E = gl.constexpr(1.4426950408889634)
+_fetch = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared  # the name of Triton 3.6
 
 
-@triton.jit
-def _turn(ptr, inside, scale, cosine_ptr, sine_ptr, factor_ptr, HALF: tl.constexpr):
-    """Normalise and rotate queries or keys where they stand, as the halves that rotate into each other."""
-    valid = inside[:, None]
-    first = tl.load(ptr, mask=valid, other=0.0).to(tl.float32)
-    second = tl.load(ptr + HALF, mask=valid, other=0.0).to(tl.float32)
-    square = (tl.sum(first * first, 1) + tl.sum(second * second, 1)) / (2 * HALF)
-    factor = tl.rsqrt(square * scale * scale + EPSILON) * scale
-    tl.store(factor_ptr, factor, mask=inside)
-    cosine, sine = tl.load(cosine_ptr) * factor[:, None], tl.load(sine_ptr) * factor[:, None]
-    turned1 = (first * cosine - second * sine).to(ptr.dtype.element_ty)
-    turned2 = (second * cosine + first * sine).to(ptr.dtype.element_ty)
-    tl.store(ptr, turned1, mask=valid)
-    tl.store(ptr + HALF, turned2, mask=valid)
-    return turned1, turned2
+@gluon.jit
+def _read(tile, PART: gl.constexpr, HALF: gl.constexpr, LAYOUT: gl.constexpr):
+    """(BLOCK, HALF) float32, one half of a tile."""
+    return tile.slice(PART * HALF, HALF, 1).load(LAYOUT).to(gl.float32)
 
 
-@triton.jit
-def _softmax(score, local, positions, HALF: tl.constexpr):
-    """Each row sees itself and those before it in its sequence."""
-    sequence = local // positions
-    seen = (sequence[:, None] == sequence) & (local[:, None] >= local)
-    factor: tl.constexpr = _LOG2_E / (2 * HALF) ** 0.5
-    weight = tl.where(seen, tl.exp2(score * factor), 0.0)
-    return weight / tl.sum(weight, 1)[:, None]
+@gluon.jit
+def _write(tile, PART: gl.constexpr, values, HALF: gl.constexpr):
+    tile.slice(PART * HALF, HALF, 1).store(values.to(tile.dtype))
 
 
-@triton.jit(do_not_specialize=["positions", "group", "rows"])
-def attend_kernel(
-    qkv_ptr, scale_ptr, cosine_ptr, sine_ptr, factor_ptr, y_ptr, positions, group, rows,
-    D: tl.constexpr, HALF: tl.constexpr, HEADS: tl.constexpr, EVEN: tl.constexpr, BLOCK: tl.constexpr,
+@gluon.jit
+def _store(ptr, start, tile, group, rows, WIDTH: gl.constexpr, KEY: gl.constexpr):
+    """Write a tile to the rows of this program, of a matrix of WIDTH columns."""
+    LAYOUT: gl.constexpr = gl.BlockedLayout([1, 8], [2, 16], [gl.num_warps(), 1], [1, 0])
+    local = gl.arange(0, tile.shape[0], gl.SliceLayout(1, LAYOUT))
+    inside = (local < group) & (start + local < rows)
+    ptr += (start + local)[:, None] * WIDTH + gl.arange(0, KEY, gl.SliceLayout(0, LAYOUT))[None, :]
+    gl.store(ptr, tile.load(LAYOUT), mask=inside[:, None])
+
+
+@gluon.jit
+def _rotate(tile, turn, scale, HALF: gl.constexpr, LAYOUT: gl.constexpr):
+    """Rotate queries or keys where they stand; what their norm multiplies each with, scale included."""
+    first, second = _read(tile, 0, HALF, LAYOUT), _read(tile, 1, HALF, LAYOUT)
+    cosine, sine = _read(turn, 0, HALF, LAYOUT), _read(turn, 1, HALF, LAYOUT)
+    square = (gl.sum(first * first, 1) + gl.sum(second * second, 1)) / (2 * HALF)
+    _write(tile, 0, first * cosine - second * sine, HALF)
+    _write(tile, 1, second * cosine + first * sine, HALF)
+    return gl.rsqrt(square * scale * scale + _EPSILON) * scale
+
+
+@gluon.jit
+def _weigh(
+    query, key, turn, scale, positions,
+    HALF: gl.constexpr, BLOCK: gl.constexpr, HALVES: gl.constexpr, SCORES: gl.constexpr,
 ):  # fmt: skip
-    """What one head reads; its queries and keys are left normalised and rotated."""
-    head, local, half = tl.program_id(0), tl.arange(0, BLOCK), tl.arange(0, HALF)
-    row, inside = _rows(group, rows, local, EVEN, BLOCK)
-    valid = inside[:, None]
-    query_ptr = qkv_ptr + row[:, None] * (3 * D) + head * 2 * HALF + half
-    value_ptr = query_ptr + 2 * D
-    angle = (local % positions)[:, None] * HALF + half
-    cosine_ptr, sine_ptr, factor_ptr = (
-        cosine_ptr + angle,
-        sine_ptr + angle,
-        factor_ptr + row * 2 * HEADS + head,
-    )
-    scale = tl.load(scale_ptr + row, mask=inside, other=0.0)
-    query1, query2 = _turn(query_ptr, inside, scale, cosine_ptr, sine_ptr, factor_ptr, HALF)
-    key1, key2 = _turn(query_ptr + D, inside, scale, cosine_ptr, sine_ptr, factor_ptr + HEADS, HALF)
-    weight = _softmax(tl.dot(query2, key2.T, tl.dot(query1, key1.T)), local, positions, HALF)
-    weight = (weight * tl.load(scale_ptr + row, mask=inside, other=0.0)).to(query1.dtype)
-    y_ptr += row[:, None] * D + head * 2 * HALF + half
-    for part in tl.static_range(2):
-        value = tl.load(value_ptr + part * HALF, mask=valid, other=0.0)
-        tl.store(y_ptr + part * HALF, tl.dot(weight, value).to(query1.dtype), mask=valid)
+    """Each row's weights of itself and of those before it in its sequence.
 
-
-@triton.jit
-def _store_gradient(d1, d2, ptr, inside, factor_ptr, cosine_ptr, sine_ptr, d_ptr, HALF: tl.constexpr):
-    """Back through norm and rotation, which keeps the products that the norm needs.
-
-    What came from memory is read again: registers are scarcer.
+    With them the factors of queries, of keys, and as rows and columns of the gradient of what was rotated.
     """
-    valid = inside[:, None]
-    first = tl.load(ptr, mask=valid, other=0.0).to(tl.float32)
-    second = tl.load(ptr + HALF, mask=valid, other=0.0).to(tl.float32)
-    mean = ((tl.sum(d1 * first, 1) + tl.sum(d2 * second, 1)) / (2 * HALF))[:, None]
-    d1 -= first * mean
-    d2 -= second * mean
-    factor = tl.load(factor_ptr, mask=inside, other=0.0)[:, None]
-    cosine, sine = tl.load(cosine_ptr) * factor, tl.load(sine_ptr) * factor
-    tl.store(d_ptr, (d1 * cosine + d2 * sine).to(d_ptr.dtype.element_ty), mask=valid)
-    tl.store(d_ptr + HALF, (d2 * cosine - d1 * sine).to(d_ptr.dtype.element_ty), mask=valid)
+    query_factor = _rotate(query, turn, scale, HALF, HALVES)
+    key_factor = _rotate(key, turn, scale, HALF, HALVES)
+    row_factor = gl.convert_layout(query_factor, gl.SliceLayout(1, SCORES))[:, None] * (2 * HALF) ** -0.5
+    column_factor = gl.convert_layout(key_factor, gl.SliceLayout(0, SCORES))[None, :]
+    fence_async_shared()
+    none = gl.zeros((BLOCK, BLOCK), gl.float32, SCORES)
+    score = warpgroup_mma(query, key.permute((1, 0)), none, use_acc=False) * row_factor * column_factor
+    row = gl.arange(0, BLOCK, gl.SliceLayout(1, SCORES))
+    column = gl.arange(0, BLOCK, gl.SliceLayout(0, SCORES))[None, :]
+    seen = (column <= row[:, None]) & (column >= (row - row % positions)[:, None])
+    weight = gl.where(seen, gl.exp2(score * _LOG2_E), 0.0)
+    weight *= (1.0 / gl.sum(weight, 1))[:, None]
+    return weight, query_factor, key_factor, row_factor, column_factor
 
 
-@triton.jit(do_not_specialize=["positions", "group", "rows"])
+@gluon.jit(do_not_specialize=["positions", "group", "rows"])
+def attend_kernel(
+    qkv, turn, scale_ptr, y_ptr, positions, group, rows,
+    D: gl.constexpr, HALF: gl.constexpr, BLOCK: gl.constexpr,
+):  # fmt: skip
+    """What one head reads."""
+    KEY: gl.constexpr = 2 * HALF
+    HALVES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [gl.num_warps(), 1], [16, HALF, 16])
+    SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [gl.num_warps(), 1], [16, BLOCK, 16])
+    WHOLE: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [gl.num_warps(), 1], [16, KEY, 16])
+    dtype: gl.constexpr = qkv.dtype
+    head, start = gl.program_id(0), gl.program_id(1) * group
+    query = gl.allocate_shared_memory(dtype, [BLOCK, KEY], qkv.layout)
+    key = gl.allocate_shared_memory(dtype, [BLOCK, KEY], qkv.layout)
+    value = gl.allocate_shared_memory(dtype, [BLOCK, KEY], qkv.layout)
+    angles = gl.allocate_shared_memory(turn.dtype, [BLOCK, KEY], turn.layout)
+    here = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    for number in gl.static_range(2):
+        mbarrier.init(here.index(number), count=1)
+    mbarrier.expect(here.index(0), 3 * qkv.block_type.nbytes)
+    _fetch(turn, [0, 0], here.index(0), angles)
+    _fetch(qkv, [start, head * KEY], here.index(0), query)
+    _fetch(qkv, [start, D + head * KEY], here.index(0), key)
+    mbarrier.expect(here.index(1), qkv.block_type.nbytes)
+    _fetch(qkv, [start, 2 * D + head * KEY], here.index(1), value)
+
+    row = start + gl.arange(0, BLOCK, gl.SliceLayout(1, HALVES))
+    column = start + gl.arange(0, BLOCK, gl.SliceLayout(0, SCORES))
+    scale = gl.load(scale_ptr + row, mask=row < rows, other=0.0)
+    value_scale = gl.load(scale_ptr + column, mask=column < rows, other=0.0)[None, :]
+    mbarrier.wait(here.index(0), 0)
+    weight, _, _, _, _ = _weigh(query, key, angles, scale, positions, HALF, BLOCK, HALVES, SCORES)
+    weight = gl.convert_layout((weight * value_scale).to(dtype), gl.DotOperandLayout(0, WHOLE, 2))
+    mbarrier.wait(here.index(1), 0)
+    y = warpgroup_mma(weight, value, gl.zeros((BLOCK, KEY), gl.float32, WHOLE), use_acc=False)
+    query.store(y.to(dtype))
+    _store(y_ptr + head * KEY, start, query, group, rows, D, KEY)
+
+
+@gluon.jit
+def _gradient(
+    d_score, other, own, factor, turn, out, BLOCK: gl.constexpr, HALF: gl.constexpr, LAYOUT: gl.constexpr
+):  # fmt: skip
+    """Of the projection's queries or keys: back through scores, norm and rotation, which leaves products."""
+    none = gl.zeros((BLOCK, HALF), gl.float32, LAYOUT)
+    first = warpgroup_mma(d_score, other.slice(0, HALF, 1), none, use_acc=False)
+    second = warpgroup_mma(d_score, other.slice(HALF, HALF, 1), none, use_acc=False)
+    product = gl.sum(first * _read(own, 0, HALF, LAYOUT), 1) + gl.sum(second * _read(own, 1, HALF, LAYOUT), 1)
+    along = (product * factor * factor / (2 * HALF))[:, None]
+    first -= _read(own, 0, HALF, LAYOUT) * along
+    second -= _read(own, 1, HALF, LAYOUT) * along
+    cosine, sine = _read(turn, 0, HALF, LAYOUT), _read(turn, 1, HALF, LAYOUT)
+    _write(out, 0, first * cosine + second * sine, HALF)
+    _write(out, 1, second * cosine - first * sine, HALF)
+
+
+@gluon.jit(do_not_specialize=["positions", "group", "rows"])
 def attend_backward_kernel(
-    qkv_ptr, scale_ptr, cosine_ptr, sine_ptr, factor_ptr, dy_ptr, d_qkv_ptr, product_ptr,
-    positions, group, rows,
-    D: tl.constexpr, HALF: tl.constexpr, HEADS: tl.constexpr, EVEN: tl.constexpr, BLOCK: tl.constexpr,
+    qkv, dy, turn, scale_ptr, d_qkv_ptr, product_ptr, positions, group, rows,
+    D: gl.constexpr, HALF: gl.constexpr, HEADS: gl.constexpr, BLOCK: gl.constexpr,
 ):  # fmt: skip
     """Gradient of the projection's output, for one head, and each row's product of the two.
 
     Of that product only the values' part is not zero, since the length of queries and keys does not matter.
     """
-    head, local, half = tl.program_id(0), tl.arange(0, BLOCK), tl.arange(0, HALF)
-    row, inside = _rows(group, rows, local, EVEN, BLOCK)
-    valid = inside[:, None]
-    place = row[:, None] * (3 * D) + head * 2 * HALF + half
-    query_ptr, d_query_ptr = qkv_ptr + place, d_qkv_ptr + place
-    key_ptr, d_key_ptr = query_ptr + D, d_query_ptr + D
-    query1 = tl.load(query_ptr, mask=valid, other=0.0)
-    query2 = tl.load(query_ptr + HALF, mask=valid, other=0.0)
-    key1 = tl.load(key_ptr, mask=valid, other=0.0)
-    key2 = tl.load(key_ptr + HALF, mask=valid, other=0.0)
-    weight = _softmax(tl.dot(query2, key2.T, tl.dot(query1, key1.T)), local, positions, HALF)
-    turned, scale = weight.to(query1.dtype).T, tl.load(scale_ptr + row, mask=inside, other=0.0)[:, None]
-    d_weight = tl.zeros((BLOCK, BLOCK), tl.float32)
-    for part in tl.static_range(2):
-        dy = tl.load(dy_ptr + row[:, None] * D + (2 * head + part) * HALF + half, mask=valid, other=0.0)
-        value = tl.load(key_ptr + D + part * HALF, mask=valid, other=0.0)
-        d_weight = tl.dot(dy, value.T, d_weight)
-        d_value = (tl.dot(turned, dy) * scale).to(dy.dtype)
-        tl.store(d_key_ptr + D + part * HALF, d_value, mask=valid)
-    product = weight * d_weight * tl.load(scale_ptr + row, mask=inside, other=0.0)
-    tl.store(product_ptr + row * HEADS + head, tl.sum(product, 0), mask=inside)
-    d_score = product - weight * tl.sum(product, 1)[:, None]
-    d_score = (d_score * (2 * HALF) ** -0.5).to(query1.dtype)
-    angle = (local % positions)[:, None] * HALF + half
-    cosine_ptr, sine_ptr, factor_ptr = (
-        cosine_ptr + angle,
-        sine_ptr + angle,
-        factor_ptr + row * 2 * HEADS + head,
+    KEY: gl.constexpr = 2 * HALF
+    HALVES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [gl.num_warps(), 1], [16, HALF, 16])
+    SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [gl.num_warps(), 1], [16, BLOCK, 16])
+    dtype: gl.constexpr = qkv.dtype
+    SQUARE: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BLOCK, BLOCK], dtype)
+    head, start = gl.program_id(0), gl.program_id(1) * group
+    query = gl.allocate_shared_memory(dtype, [BLOCK, KEY], qkv.layout)
+    key = gl.allocate_shared_memory(dtype, [BLOCK, KEY], qkv.layout)
+    value = gl.allocate_shared_memory(dtype, [BLOCK, KEY], qkv.layout)
+    d_out = gl.allocate_shared_memory(dtype, [BLOCK, KEY], dy.layout)
+    angles = gl.allocate_shared_memory(turn.dtype, [BLOCK, KEY], turn.layout)
+    square = gl.allocate_shared_memory(dtype, [BLOCK, BLOCK], SQUARE)
+    here = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    for number in gl.static_range(2):
+        mbarrier.init(here.index(number), count=1)
+    mbarrier.expect(here.index(0), 3 * qkv.block_type.nbytes)
+    _fetch(turn, [0, 0], here.index(0), angles)
+    _fetch(qkv, [start, head * KEY], here.index(0), query)
+    _fetch(qkv, [start, D + head * KEY], here.index(0), key)
+    mbarrier.expect(here.index(1), 2 * qkv.block_type.nbytes)
+    _fetch(qkv, [start, 2 * D + head * KEY], here.index(1), value)
+    _fetch(dy, [start, head * KEY], here.index(1), d_out)
+
+    row = start + gl.arange(0, BLOCK, gl.SliceLayout(1, HALVES))
+    column = start + gl.arange(0, BLOCK, gl.SliceLayout(0, SCORES))
+    scale = gl.load(scale_ptr + row, mask=row < rows, other=0.0)
+    value_scale = gl.load(scale_ptr + column, mask=column < rows, other=0.0)[None, :]
+    mbarrier.wait(here.index(0), 0)
+    weight, query_factor, key_factor, row_factor, column_factor = _weigh(
+        query, key, angles, scale, positions, HALF, BLOCK, HALVES, SCORES
     )
-    d1, d2 = tl.dot(d_score, key1), tl.dot(d_score, key2)
-    _store_gradient(d1, d2, query_ptr, inside, factor_ptr, cosine_ptr, sine_ptr, d_query_ptr, HALF)
-    d_score = d_score.T
-    d1, d2 = tl.dot(d_score, query1), tl.dot(d_score, query2)
-    _store_gradient(d1, d2, key_ptr, inside, factor_ptr + HEADS, cosine_ptr, sine_ptr, d_key_ptr, HALF)
+    scaled = weight * value_scale
+    square.store(scaled.to(dtype))
+    fence_async_shared()
+    mbarrier.wait(here.index(1), 0)
+    none = gl.zeros((BLOCK, BLOCK), gl.float32, SCORES)
+    product = scaled * warpgroup_mma(d_out, value.permute((1, 0)), none, use_acc=False)
+    d_score = (product - weight * gl.sum(product, 1)[:, None]) * row_factor * column_factor
+
+    total = gl.zeros((BLOCK,), gl.float32, gl.SliceLayout(1, HALVES))
+    none = gl.zeros((BLOCK, HALF), gl.float32, HALVES)
+    for part in gl.static_range(2):
+        d_half = d_out.slice(part * HALF, HALF, 1)
+        d_value = warpgroup_mma(square.permute((1, 0)), d_half, none, use_acc=False)
+        total += gl.sum(d_value * _read(value, part, HALF, HALVES), 1)
+        _write(value, part, d_value, HALF)
+    gl.store(product_ptr + row * HEADS + head, total, mask=(row < start + group) & (row < rows))
+    square.store(d_score.to(dtype))
+    fence_async_shared()
+    _gradient(square, key, query, query_factor, angles, d_out, BLOCK, HALF, HALVES)
+    _gradient(square.permute((1, 0)), query, key, key_factor, angles, key, BLOCK, HALF, HALVES)
+    d_query_ptr = d_qkv_ptr + head * KEY
+    _store(d_query_ptr + 2 * D, start, value, group, rows, 3 * D, KEY)
+    _store(d_query_ptr, start, d_out, group, rows, 3 * D, KEY)
+    _store(d_query_ptr + D, start, key, group, rows, 3 * D, KEY)

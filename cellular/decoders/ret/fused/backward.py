@@ -13,9 +13,9 @@ from cellular.decoders.ret.fused.tiles import (
     ALIGNMENT,
     Inputs,
     Layout,
-    Rotary,
     Saved,
     Weights,
+    head_tiles,
     summed_outer,
     tiles,
 )
@@ -26,7 +26,6 @@ _BLOCK, _CHUNK = 64, 32
 _WIDTH, _PROJECT_CHUNK = 128, 64
 _ENTER_ROWS = 32
 _TABLE_WIDTH, _TABLE_ROWS, _TABLE_SHARES = 64, 64, 64
-_ATTEND_REGISTERS = {32: 128}  # so that a multiprocessor holds four programs
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def retreat(
     layout: Layout,
     saved: Saved,
     weights: Weights,
-    rotary: Rotary,
+    turn_RK: Tensor,
     d_x2_ND: Tensor,
     gradients: Gradients,
     scratch: Scratch,
@@ -99,19 +98,17 @@ def retreat(
     )
     torch.mm(gradients.d_x1_ND, weights.attention_out, out=scratch.dy_ND)
     attend_backward_kernel[(HEADS, layout.groups)](
-        saved.qkv_NC,
+        head_tiles(saved.qkv_NC, layout.block),
+        head_tiles(scratch.dy_ND, layout.block),
+        head_tiles(turn_RK, layout.block),
         saved.scale_N,
-        rotary.cosine,
-        rotary.sine,
-        saved.factor_N4,
-        scratch.dy_ND,
         gradients.d_qkv_NC,
         scratch.product_NH,
         layout.positions,
         layout.group,
         layout.rows,
+        HEADS=HEADS,
         **layout.attention,
-        maxnreg=_ATTEND_REGISTERS.get(layout.block),
     )
     project_backward_kernel[(HIDDEN // _WIDTH, layout.rows // ALIGNMENT)](
         tiles(gradients.d_qkv_NC, ALIGNMENT, _PROJECT_CHUNK),
@@ -150,6 +147,7 @@ def enter_backward(layout: Layout, inputs: Inputs, d_x_ND: Tensor) -> Inputs:
         D=HIDDEN,
         P=states,
         ROWS=_ENTER_ROWS,
+        num_warps=2,
     )
     d_table_SVD = d_prefix_BPD.new_empty(_TABLE_SHARES, VOCABULARY, HIDDEN)
     table_backward_kernel[(VOCABULARY // _TABLE_WIDTH, _TABLE_SHARES)](

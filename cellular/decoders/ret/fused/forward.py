@@ -6,7 +6,7 @@ from torch import Tensor
 from cellular.decoders.ret.fused.attention import attend_kernel
 from cellular.decoders.ret.fused.inputs import enter_kernel
 from cellular.decoders.ret.fused.mlp import perceive_kernel
-from cellular.decoders.ret.fused.tiles import Inputs, Layout, Rotary, Saved, Weights, tiles
+from cellular.decoders.ret.fused.tiles import Inputs, Layout, Saved, Weights, head_tiles, tiles
 from cellular.decoders.ret.model import HEADS, HIDDEN, INNER
 
 # From times of these and others on an H200.
@@ -33,7 +33,7 @@ def advance(
     layout: Layout,
     saved: Saved,
     weights: Weights,
-    rotary: Rotary,
+    turn_RK: Tensor,
     step_D: Tensor,
     x2_ND: Tensor,
     scale2_N: Tensor,
@@ -41,11 +41,9 @@ def advance(
     """Fill `saved` but for its input; x2 and its scale get the output, to which the next step is added."""
     torch.mm(saved.x_ND, weights.query_key_value.T, out=saved.qkv_NC)
     attend_kernel[(HEADS, layout.groups)](
-        saved.qkv_NC,
+        head_tiles(saved.qkv_NC, layout.block),
+        head_tiles(turn_RK, layout.block),
         saved.scale_N,
-        rotary.cosine,
-        rotary.sine,
-        saved.factor_N4,
         saved.y_ND,
         layout.positions,
         layout.group,

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as GluonDescriptor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from cellular.decoders.ret.model import HEADS, HIDDEN, INNER
@@ -15,8 +17,6 @@ from cellular.decoders.ret.model import HEADS, HIDDEN, INNER
 KEY = HIDDEN // HEADS
 HALF = KEY // 2
 ALIGNMENT = 128  # the rows of the largest tile
-# Rows of a program of attention and its time a row on an H200, that of 32 being 1; of 128 it is an estimate.
-_BLOCKS = {32: 1.0, 64: 1.1, 128: 1.6}
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,8 @@ class Layout:
 
     @property
     def block(self) -> int:
-        """Rows of a program of attention, idle ones included: as take the least time."""
-        fitting = [block for block in _BLOCKS if block >= self.positions]
-        return min(fitting, key=lambda block: _BLOCKS[block] * block / (block // self.positions))
+        """Rows of a program of attention, idle ones included; of 128 a row takes half as long again."""
+        return 64 if self.positions <= 64 else 128
 
     @property
     def group(self) -> int:
@@ -48,16 +47,9 @@ class Layout:
         return -(-self.rows // self.group)
 
     @property
-    def attention(self) -> dict[str, int | bool]:
-        """What the kernels of attention are made for, both ways."""
-        return {
-            "D": HIDDEN,
-            "HALF": HALF,
-            "HEADS": HEADS,
-            "EVEN": self.group == self.block,
-            "BLOCK": self.block,
-            "num_warps": 8 if self.block == 128 else 4,
-        }
+    def attention(self) -> dict[str, int]:
+        """What the kernels of attention are made for, both ways: a warpgroup has 64 rows."""
+        return {"D": HIDDEN, "HALF": HALF, "BLOCK": self.block, "num_warps": self.block // 16}
 
     def states(self, x_ND: Tensor) -> Tensor:
         """(B, T, D) view."""
@@ -109,25 +101,16 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Rotary:
-    """Cosines and sines, float32 (T, K / 2) each."""
-
-    cosine: Tensor
-    sine: Tensor
-
-
-@dataclass(frozen=True)
 class Saved:
     """What the backward pass reads; with a leading axis of applications, or of one application.
 
     A scale is one over the root mean square of a row: of the layer's input, and of the MLP's. Values are
-    products with the input before its norm, as they come; queries and keys are such times a factor, rotated.
+    products with the input before its norm, as they come.
     """
 
     x_ND: Tensor
     scale_N: Tensor
     qkv_NC: Tensor
-    factor_N4: Tensor
     y_ND: Tensor
     x1_ND: Tensor
     scale1_N: Tensor
@@ -144,7 +127,6 @@ class Saved:
             room(applications + 1, HIDDEN),
             room(applications + 1, dtype=torch.float32),
             room(applications, 3 * HIDDEN),
-            room(applications, 2 * HEADS, dtype=torch.float32),
             room(applications, HIDDEN),
             room(applications, HIDDEN),
             room(applications, dtype=torch.float32),
@@ -163,6 +145,12 @@ class Saved:
 def tiles(matrix: Tensor, rows: int, columns: int) -> TensorDescriptor:
     """A matrix that kernels move in tiles of that size."""
     return TensorDescriptor.from_tensor(matrix, [rows, columns])
+
+
+def head_tiles(matrix: Tensor, rows: int) -> GluonDescriptor:
+    """A matrix that kernels in Gluon move in tiles of one head's columns."""
+    layout = gl.NVMMASharedLayout.get_default_for([rows, KEY], gl.bfloat16)
+    return GluonDescriptor.from_tensor(matrix, [rows, KEY], layout)
 
 
 def summed_outer(d_out: Tensor, inputs: Tensor) -> Tensor:
