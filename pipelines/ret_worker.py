@@ -6,7 +6,7 @@ from torch import nn
 
 from cellular.decoders.ret.model import RET
 from cellular.training.config import TrainRETConfig
-from cellular.training.ret import TextSource, flops_per_position, make_model, make_reward, make_trainer
+from cellular.training.ret import TextSource, flops_per_piece, make_model, make_reward, make_trainer
 from cellular.training.trainer import Trainer
 from pipelines.training_worker import Setup, Work, shard_reader
 
@@ -28,7 +28,7 @@ def _source(setup: Setup[TrainRETConfig], trainer: Trainer) -> TextSource:
 
 
 def _flops(model: nn.Module) -> float:
-    return flops_per_position(cast(RET, model))
+    return flops_per_piece(cast(RET, model))
 
 
 RET_WORK = Work(TrainRETConfig, _trainer, _source, _flops)

@@ -14,9 +14,9 @@ from cellular.decoders.ret.vocabulary import Vocabulary
 from cellular.decoders.ret.weights import matrices
 from cellular.errors import CellularError
 from cellular.objectives import Batch, LikelihoodLoss, make_batch
-from cellular.training.buckets import Buckets, Texts
+from cellular.training.buckets import WIDTHS, Buckets, Texts
 from cellular.training.config import OptimizerConfig, ScheduleConfig, TrainingDataConfig, TrainRETConfig
-from cellular.training.ret import flops_per_position, make_model, make_trainer
+from cellular.training.ret import flops_per_piece, flops_per_text, make_model, make_trainer
 from cellular.training.state import load_state, save_state
 from cellular.training.trainer import Trainer
 
@@ -130,6 +130,15 @@ def test_rounding_is_felt_and_the_weights_stay_their_own(texts: Texts) -> None:
     assert all(torch.equal(left, right) for left, right in weights)
 
 
-def test_the_work_of_a_position_is_counted_as_published() -> None:
+def test_the_work_of_a_text_is_that_of_its_products() -> None:
     model = make_model(configure(applications=8), 384)
-    assert flops_per_position(model) == 6 * (8 * 458_752 + 65_536)
+    positions = 2 + 15 - 1  # the prefix, and pieces but for the last
+    weights = positions * 8 * 458_752 + 15 * 65_536 + 512 * 384
+    seen = 8 * positions * (positions + 1) // 2
+    assert flops_per_text(model, 15) == 6 * weights + 12 * 256 * seen
+
+
+def test_a_piece_in_any_bucket_takes_about_as_much_work() -> None:
+    model = make_model(configure(applications=8), 384)
+    of_widths = [flops_per_text(model, width) / width for width in WIDTHS]
+    assert of_widths == pytest.approx([flops_per_piece(model)] * len(WIDTHS), rel=0.03)
