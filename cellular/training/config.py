@@ -90,7 +90,7 @@ class TextLoopConfig(LoopConfig):
 class RETLoopConfig(TextLoopConfig):
     """The same with RET's own kernels."""
 
-    fused: bool | None = Field(None, description="the pass by our kernels; None: on a GPU from Hopper on")
+    fused: bool | None = Field(None, description="the pass by our kernels; None: on a Hopper GPU")
 
 
 class WorkersConfig(Settings):

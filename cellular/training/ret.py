@@ -15,6 +15,7 @@ from cellular.decoders.ret.sparsity import MagnitudePruner
 from cellular.decoders.ret.vocabulary import Vocabulary
 from cellular.decoders.ret.weights import BITS, MATRICES, matrices
 from cellular.devices import fast_dtype
+from cellular.errors import CellularError
 from cellular.objectives import Batch, LikelihoodLoss, Objective, make_batch
 from cellular.teachers import load_teacher
 from cellular.training.bucket_source import BucketSource
@@ -46,7 +47,9 @@ def make_trainer(config: TrainRETConfig, model: RET, objective: Objective | None
     cuda = device.type == "cuda"
     compiled = cuda if config.loop.compile is None else config.loop.compile
     graphs = cuda if config.loop.graphs is None else config.loop.graphs
-    fused = has_tma(cuda) if config.loop.fused is None else config.loop.fused
+    fused = runs_fused(cuda) if config.loop.fused is None else config.loop.fused
+    if fused and not runs_fused(cuda):
+        raise CellularError("our kernels need a Hopper GPU and Triton: use --no-fused")
     bits = BITS.get(config.precision)
     return Trainer(
         model,
@@ -83,9 +86,9 @@ def make_reward(config: TrainRETConfig, trainer: Trainer, seed: int) -> Rewarded
     )
 
 
-def has_tma(cuda: bool) -> bool:
-    """Whether the GPU can run the Triton kernels of the layer."""
-    return cuda and torch.cuda.get_device_capability() >= (9, 0) and find_spec("triton") is not None
+def runs_fused(cuda: bool) -> bool:
+    """Whether our kernels run here: their products are instructions of Hopper GPUs alone."""
+    return cuda and torch.cuda.get_device_capability()[0] == 9 and find_spec("triton") is not None
 
 
 def accelerate(model: RET, compiled: bool, fused: bool) -> None:

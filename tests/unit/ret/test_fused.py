@@ -10,11 +10,11 @@ from torch import Tensor
 
 from cellular.decoders.ret.model import RET, RETConfig
 from cellular.objectives import Batch, LikelihoodLoss, Objective
-from cellular.training.ret import has_tma
+from cellular.training.ret import runs_fused
 
 DEVICE, DTYPE = "cuda", torch.bfloat16
 pytestmark = pytest.mark.skipif(
-    not has_tma(torch.cuda.is_available()), reason="needs Triton, and a GPU that has TMA"
+    not runs_fused(torch.cuda.is_available()), reason="needs Triton and a Hopper GPU"
 )
 
 

@@ -16,7 +16,7 @@ from cellular.errors import CellularError
 from cellular.objectives import Batch, LikelihoodLoss, make_batch
 from cellular.training.buckets import WIDTHS, Buckets, Texts
 from cellular.training.config import OptimizerConfig, ScheduleConfig, TrainingDataConfig, TrainRETConfig
-from cellular.training.ret import flops_per_piece, flops_per_text, make_model, make_trainer
+from cellular.training.ret import flops_per_piece, flops_per_text, make_model, make_trainer, runs_fused
 from cellular.training.state import load_state, save_state
 from cellular.training.trainer import Trainer
 
@@ -128,6 +128,12 @@ def test_rounding_is_felt_and_the_weights_stay_their_own(texts: Texts) -> None:
     assert float(rounded.gradients([batch])) != float(plain.gradients([batch]))
     weights = zip(rounded.model.parameters(), plain.model.parameters(), strict=True)
     assert all(torch.equal(left, right) for left, right in weights)
+
+
+@pytest.mark.skipif(runs_fused(torch.cuda.is_available()), reason="they run here")
+def test_our_kernels_are_refused_where_they_do_not_run() -> None:
+    with pytest.raises(CellularError, match="Hopper"):
+        new_trainer(configure(loop={"fused": True}))
 
 
 def test_the_work_of_a_text_is_that_of_its_products() -> None:

@@ -4,7 +4,7 @@
     loss = fused_likelihood(model, batch)  # of those states
 
 `RET.states` and `LikelihoodLoss` are the references: results and gradients are at least as near to fp32 as
-theirs in bf16. Needs a GPU with TMA (compute capability 9). Only here is Triton imported.
+theirs in bf16. Needs a Hopper GPU (compute capability 9). Only here is Triton imported.
 
 At a width of 256 the layer is bound by memory, not by arithmetic. Rows of 256 bf16 (512 bytes) that a
 position moves in one application, if nothing stays in the cache:
