@@ -26,7 +26,7 @@ from cellular.decoders.ret.generation import TorchEngine
 from cellular.decoders.ret.model import RET
 from cellular.objectives import Batch
 from cellular.training.config import RETLoopConfig, ScheduleConfig, TrainingDataConfig, TrainRETConfig
-from cellular.training.ret import flops_per_text, make_trainer
+from cellular.training.ret import flops_per_text, make_trainer, runs_fused
 
 PEAK = 990e12
 # name → compile, fused layer, CUDA graphs; the first is the anchor.
@@ -77,6 +77,8 @@ def training(tokens: int, width: int, gpus: int) -> list[str]:
     """Rows of the first table: tokens of all GPUs, MFU of each."""
     lines, anchor = [], 0.0
     for name, (compiled, fused, graphs) in STEPS.items():
+        if fused and not runs_fused(True):
+            continue
         loop = RETLoopConfig(compile=compiled, fused=fused, graphs=graphs)
         model = RET().cuda()
         trainer = make_trainer(_config(loop), model)

@@ -7,6 +7,7 @@ from torch import nn
 
 from cellular.adapter import UniversalAdapter
 from cellular.decoders.ret.checkpoint import Checkpoint
+from cellular.lattice import Lattice3D
 from cellular.training.adapter_config import TrainAdapterConfig
 from cellular.training.config import TrainRETConfig
 from cellular.training.lattice_config import TrainLatticeConfig
@@ -14,6 +15,9 @@ from pipelines.training_log import SPEED
 
 POINTS = 20  # of the curve
 _RET_SETTINGS = {"optimizer", "schedule", "variation", "sparsity", "only", "reward"}
+_LATTICE_SETTINGS = dict.fromkeys(
+    ("pairs", "lattice", "forget", "damage", "loss", "optimizer", "schedule"), True
+) | {"loop": {"batch", "pass_rows", "compile", "graphs", "seed"}}
 COLUMNS = ("step", "seconds", "loss", "held_out_loss", SPEED, "mfu")
 
 
@@ -60,9 +64,9 @@ def lattice_card(
     sources = ", ".join(source.rpartition("/")[2] for source in config.data.corpus.inputs)
     parameters = sum(weight.numel() for weight in model.parameters())
     kinds = {"lattice": "3D lattice of cells", "mlp": "MLP"}
-    settings = config.model_dump_json(
-        indent=1, include={"pairs", "lattice", "forget", "damage", "loss", "optimizer", "schedule"}
-    )
+    if isinstance(model, Lattice3D):  # of a base, it is the base's
+        config = config.model_copy(update={"lattice": model.config})
+    settings = config.model_dump_json(indent=1, include=_LATTICE_SETTINGS)
     return f"""# {kinds[config.model]} for {teacher["name"]}: {config.objective}
 
 {parameters:,} parameters from an embedding to an embedding.

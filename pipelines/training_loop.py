@@ -63,7 +63,7 @@ class Loop:
         source: gives the batches.
         schedule, config: settings.
         facts: go into every checkpoint beside the loop's own.
-        flops: of forward and backward for one position.
+        flops: of forward and backward for one of what the source counts.
         deadline: time.time() after which this run ends with a checkpoint, to be gone on with later.
     """
 

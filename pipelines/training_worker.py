@@ -47,7 +47,7 @@ class Work(Generic[Config]):
         config: class of its settings.
         trainer: makes the model, the same on every worker, and its trainer.
         source: makes where batches come from; `shard_reader` gives the data.
-        flops: of a model, forward and backward for one position.
+        flops: of a model, forward and backward for one of what the source counts.
     """
 
     config: type[Config]

@@ -124,7 +124,10 @@ class TrainLatticeConfig(TrainingConfig):
     model: Literal["lattice", "mlp"] = Field("lattice", description="mlp: of as many parameters")
     lattice: LatticeConfig = LatticeConfig()
     mlp: MLPShape = MLPShape()
-    base: str | None = Field(None, description="checkpoint to start from: a name or a folder")
+    base: str | None = Field(
+        None,
+        description="checkpoint to start from, a name or a folder; `lattice` then sets no more than dropout",
+    )
     guides: tuple[str, ...] = Field(
         (), description="trained lattices and MLPs whose mean output soft labels follow; needs loss.soft"
     )

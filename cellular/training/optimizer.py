@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cellular.devices import fast_dtype
+from cellular.errors import CellularError
 from cellular.training.config import OptimizerConfig
 
 _MOMENTUM = 0.95
@@ -73,9 +74,16 @@ class Optimizers:
         }
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from a state that was saved."""
+        """Go on from a state that was saved, on a device of any kind.
+
+        Raises:
+            CellularError: it has other matrices.
+        """
         for number, momentum in enumerate(self._muon.momenta):
-            momentum.copy_(tensors[f"muon.{number}"])
+            saved = tensors.get(f"muon.{number}")
+            if saved is None or saved.shape != momentum.shape:
+                raise CellularError("another release began this training: begin it again with --restart")
+            momentum.copy_(saved)
         state: dict[int, dict[str, Tensor]] = defaultdict(dict)
         for path, tensor in tensors.items():
             kind, *rest = path.split(".")

@@ -1,5 +1,6 @@
 """A lattice trained through Ray Train on two CPU workers: it learns, and a killed worker costs nothing."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,11 @@ def test_a_lattice_learns_the_next_turn_though_a_worker_is_killed(
     assert killed and report.steps == STEPS and report.examples == 22 and report.path
     checkpoint = load_lattice(report.path)
     assert checkpoint.teacher == HashTeacher(32).fingerprint
-    assert "map, with up to 2 earlier texts" in (report.path / "README.md").read_text()
+    card = (report.path / "README.md").read_text()
+    assert "map, with up to 2 earlier texts" in card
+    settings = json.loads(card.partition("```json")[2].partition("```")[0])
+    assert settings["lattice"] == checkpoint.lattice.config.model_dump(mode="json")
+    assert settings["loop"]["batch"] == 64
     teacher, kept = HashTeacher(32), DIALOGUES[:12]
     source_BE, target_BE = (
         torch.from_numpy(teacher.encode([dialogue[turn] for dialogue in kept])) for turn in (2, 3)

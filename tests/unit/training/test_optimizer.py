@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cellular.errors import CellularError
 from cellular.training.config import OptimizerConfig
 from cellular.training.optimizer import Muon, Optimizers
 
 CONFIG = OptimizerConfig()
+APART, TOGETHER = 1.0, 0.1  # shares by which the matrices below are several batches or one
 
 
 def weights(seed: int = 0) -> dict[str, nn.Parameter]:
@@ -68,7 +70,7 @@ def test_matrices_that_are_not_trained_are_passed_over() -> None:
     assert not torch.equal(only["gain"], before)
 
 
-@pytest.mark.parametrize("share", [1.0, 0.25])
+@pytest.mark.parametrize("share", [APART, TOGETHER])
 def test_muon_is_torchs_muon(share: float) -> None:
     ours, theirs = weights(), weights()
     del ours["gain"], theirs["gain"]
@@ -81,3 +83,37 @@ def test_muon_is_torchs_muon(share: float) -> None:
         reference.step()
     for name, weight in ours.items():
         torch.testing.assert_close(weight, theirs[name], rtol=0, atol=2e-3)  # bfloat16 inside
+
+
+def test_a_smaller_matrix_in_a_batch_is_optimised_as_by_itself() -> None:
+    together, apart = weights(), weights()
+    for parameters, share in ((together, TOGETHER), (apart, APART)):
+        give_gradients(parameters, 0)
+        muon = Muon([parameters["stacked"], parameters["wide"]], torch.tensor(0.02), 0.1, share)
+        muon.step()
+        assert [momentum.shape for momentum in muon.momenta] == [(8, 24), (4, 8)]
+    for name, weight in together.items():
+        torch.testing.assert_close(weight, apart[name], rtol=0, atol=2e-3)  # bfloat16 inside
+
+
+def test_momenta_go_from_one_batch_to_several() -> None:
+    parameters = weights()
+    muons = [
+        Muon([parameters["stacked"], parameters["wide"]], torch.tensor(0.02), 0.1, share)
+        for share in (TOGETHER, APART)
+    ]
+    give_gradients(parameters, 0)
+    muons[0].step()
+    before = [momentum.clone() for momentum in muons[0].momenta]
+    for momentum, saved in zip(muons[1].momenta, before, strict=True):
+        momentum.copy_(saved)
+    for muon in muons:
+        muon.step()
+    for one, other in zip(muons[0].momenta, muons[1].momenta, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_state_of_other_matrices_is_refused() -> None:
+    saved = Optimizers(weights(), {"wide": 1}, CONFIG).state()
+    with pytest.raises(CellularError, match="--restart"):
+        Optimizers(weights(), {"stacked": 3, "wide": 1}, CONFIG).load_state(saved)

@@ -1,10 +1,10 @@
-"""RET's training pass by Triton kernels: what enters, all applications of the layer, the loss, and back.
+"""RET's training pass by our kernels: what enters, all applications of the layer, the loss, and back.
 
     model.states = fused_states(model)     # (B, E) embeddings, (B, L) pieces → (B, T, D) states, T <= 128
     loss = fused_likelihood(model, batch)  # of those states
 
 `RET.states` and `LikelihoodLoss` are the references: results and gradients are at least as near to fp32 as
-theirs in bf16. Needs a Hopper GPU (compute capability 9). Only here is Triton imported.
+theirs in bf16. Needs a Hopper GPU (compute capability 9). Only here are Triton and its Gluon imported.
 
 At a width of 256 the layer is bound by memory, not by arithmetic. Rows of 256 bf16 (512 bytes) that a
 position moves in one application, if nothing stays in the cache:
@@ -17,7 +17,7 @@ position moves in one application, if nothing stays in the cache:
 Hence: a norm is one number a row, applied after the product, its gain part of the weights; the softmax
 stays in registers; only what the weights' gradients need is stored, and these are products over all
 applications. Kernels multiply what need not be stored, cuBLAS the rest. The cache between the
-multiprocessors binds as much: a program of 64 rows reads all weights of its kernel, at some 5.5 TB/s in
+multiprocessors binds as much: a program of 64 rows reads all weights of its kernel, at 5 to 6 TB/s in
 all. Figures: docs/experiments.md.
 """
 

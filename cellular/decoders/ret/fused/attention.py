@@ -1,22 +1,24 @@
 """Kernels of short causal attention, both ways, from the projection's output to what a head reads.
 
 A program holds one head of a group of rows: as many whole sequences as fit into BLOCK, kept apart by a
-mask. They are in Gluon, Triton's language of explicit layouts: the tensor memory accelerator brings all
-tiles at once, these stay in shared memory, where tensor cores read them, and results replace them there.
+mask. The kernels are in Gluon, Triton's language of explicit layouts: the tensor memory accelerator brings
+all tiles at once, these stay in shared memory, where tensor cores read them, and results replace them there.
 
 A query is of length √K after its norm, and so is a key, so that a score is at most √K and its exponential
 needs no shift. What their norms multiply them with is a number a row: it multiplies the scores. `scale` is
 one over the root mean square of a row of the layer's input, which is due to the projection's output.
 `turn` has cosines, then sines, of the angles by which a row's halves rotate into each other.
 
-Products by HALVES and SCORES: layouts in which the tensor cores leave (BLOCK, HALF) and (BLOCK, BLOCK).
+HALVES, SCORES and WHOLE are the layouts in which tensor cores leave (BLOCK, HALF), (BLOCK, BLOCK) and
+(BLOCK, KEY) products.
 """
 
 import triton.experimental.gluon.language as gl
 from triton.experimental import gluon
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma, warpgroup_mma
 
-_EPSILON = gl.constexpr(1e-6)
+from cellular.decoders.ret.fused.norm import EPSILON
+
 _LOG2_E = gl.constexpr(1.4426950408889634)
 _fetch = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared  # the name of Triton 3.6
 
@@ -50,7 +52,7 @@ def _rotate(tile, turn, scale, HALF: gl.constexpr, LAYOUT: gl.constexpr):
     square = (gl.sum(first * first, 1) + gl.sum(second * second, 1)) / (2 * HALF)
     _write(tile, 0, first * cosine - second * sine, HALF)
     _write(tile, 1, second * cosine + first * sine, HALF)
-    return gl.rsqrt(square * scale * scale + _EPSILON) * scale
+    return gl.rsqrt(square * scale * scale + EPSILON) * scale
 
 
 @gluon.jit
@@ -58,9 +60,10 @@ def _weigh(
     query, key, turn, scale, positions,
     HALF: gl.constexpr, BLOCK: gl.constexpr, HALVES: gl.constexpr, SCORES: gl.constexpr,
 ):  # fmt: skip
-    """Each row's weights of itself and of those before it in its sequence.
+    """Each row's weights of itself and of those before it in its sequence, and four factors.
 
-    With them the factors of queries, of keys, and as rows and columns of the gradient of what was rotated.
+    The first two are what the norms multiply queries and keys with. The product of the others, a column and a
+    row, is what the scores of rotated queries and keys are multiplied with: one over √K besides.
     """
     query_factor = _rotate(query, turn, scale, HALF, HALVES)
     key_factor = _rotate(key, turn, scale, HALF, HALVES)
@@ -93,24 +96,24 @@ def attend_kernel(
     key = gl.allocate_shared_memory(dtype, [BLOCK, KEY], qkv.layout)
     value = gl.allocate_shared_memory(dtype, [BLOCK, KEY], qkv.layout)
     angles = gl.allocate_shared_memory(turn.dtype, [BLOCK, KEY], turn.layout)
-    here = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    arrived = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     for number in gl.static_range(2):
-        mbarrier.init(here.index(number), count=1)
-    mbarrier.expect(here.index(0), 3 * qkv.block_type.nbytes)
-    _fetch(turn, [0, 0], here.index(0), angles)
-    _fetch(qkv, [start, head * KEY], here.index(0), query)
-    _fetch(qkv, [start, D + head * KEY], here.index(0), key)
-    mbarrier.expect(here.index(1), qkv.block_type.nbytes)
-    _fetch(qkv, [start, 2 * D + head * KEY], here.index(1), value)
+        mbarrier.init(arrived.index(number), count=1)
+    mbarrier.expect(arrived.index(0), 2 * qkv.block_type.nbytes + turn.block_type.nbytes)
+    _fetch(turn, [0, 0], arrived.index(0), angles)
+    _fetch(qkv, [start, head * KEY], arrived.index(0), query)
+    _fetch(qkv, [start, D + head * KEY], arrived.index(0), key)
+    mbarrier.expect(arrived.index(1), qkv.block_type.nbytes)
+    _fetch(qkv, [start, 2 * D + head * KEY], arrived.index(1), value)
 
     row = start + gl.arange(0, BLOCK, gl.SliceLayout(1, HALVES))
     column = start + gl.arange(0, BLOCK, gl.SliceLayout(0, SCORES))
     scale = gl.load(scale_ptr + row, mask=row < rows, other=0.0)
     value_scale = gl.load(scale_ptr + column, mask=column < rows, other=0.0)[None, :]
-    mbarrier.wait(here.index(0), 0)
+    mbarrier.wait(arrived.index(0), 0)
     weight, _, _, _, _ = _weigh(query, key, angles, scale, positions, HALF, BLOCK, HALVES, SCORES)
     weight = gl.convert_layout((weight * value_scale).to(dtype), gl.DotOperandLayout(0, WHOLE, 2))
-    mbarrier.wait(here.index(1), 0)
+    mbarrier.wait(arrived.index(1), 0)
     y = warpgroup_mma(weight, value, gl.zeros((BLOCK, KEY), gl.float32, WHOLE), use_acc=False)
     query.store(y.to(dtype))
     _store(y_ptr + head * KEY, start, query, group, rows, D, KEY)
@@ -120,7 +123,11 @@ def attend_kernel(
 def _gradient(
     d_score, other, own, factor, turn, out, BLOCK: gl.constexpr, HALF: gl.constexpr, LAYOUT: gl.constexpr
 ):  # fmt: skip
-    """Of the projection's queries or keys: back through scores, norm and rotation, which leaves products."""
+    """That of the projection's queries or keys, into `out`.
+
+    d_score is the gradient of the products of rotated queries and keys, `own` and `other`. `out` may be
+    `own`.
+    """
     none = gl.zeros((BLOCK, HALF), gl.float32, LAYOUT)
     first = warpgroup_mma(d_score, other.slice(0, HALF, 1), none, use_acc=False)
     second = warpgroup_mma(d_score, other.slice(HALF, HALF, 1), none, use_acc=False)
@@ -154,29 +161,29 @@ def attend_backward_kernel(
     d_out = gl.allocate_shared_memory(dtype, [BLOCK, KEY], dy.layout)
     angles = gl.allocate_shared_memory(turn.dtype, [BLOCK, KEY], turn.layout)
     square = gl.allocate_shared_memory(dtype, [BLOCK, BLOCK], SQUARE)
-    here = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    arrived = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     for number in gl.static_range(2):
-        mbarrier.init(here.index(number), count=1)
-    mbarrier.expect(here.index(0), 3 * qkv.block_type.nbytes)
-    _fetch(turn, [0, 0], here.index(0), angles)
-    _fetch(qkv, [start, head * KEY], here.index(0), query)
-    _fetch(qkv, [start, D + head * KEY], here.index(0), key)
-    mbarrier.expect(here.index(1), 2 * qkv.block_type.nbytes)
-    _fetch(qkv, [start, 2 * D + head * KEY], here.index(1), value)
-    _fetch(dy, [start, head * KEY], here.index(1), d_out)
+        mbarrier.init(arrived.index(number), count=1)
+    mbarrier.expect(arrived.index(0), 2 * qkv.block_type.nbytes + turn.block_type.nbytes)
+    _fetch(turn, [0, 0], arrived.index(0), angles)
+    _fetch(qkv, [start, head * KEY], arrived.index(0), query)
+    _fetch(qkv, [start, D + head * KEY], arrived.index(0), key)
+    mbarrier.expect(arrived.index(1), 2 * qkv.block_type.nbytes)
+    _fetch(qkv, [start, 2 * D + head * KEY], arrived.index(1), value)
+    _fetch(dy, [start, head * KEY], arrived.index(1), d_out)
 
     row = start + gl.arange(0, BLOCK, gl.SliceLayout(1, HALVES))
     column = start + gl.arange(0, BLOCK, gl.SliceLayout(0, SCORES))
     scale = gl.load(scale_ptr + row, mask=row < rows, other=0.0)
     value_scale = gl.load(scale_ptr + column, mask=column < rows, other=0.0)[None, :]
-    mbarrier.wait(here.index(0), 0)
+    mbarrier.wait(arrived.index(0), 0)
     weight, query_factor, key_factor, row_factor, column_factor = _weigh(
         query, key, angles, scale, positions, HALF, BLOCK, HALVES, SCORES
     )
     scaled = weight * value_scale
     square.store(scaled.to(dtype))
     fence_async_shared()
-    mbarrier.wait(here.index(1), 0)
+    mbarrier.wait(arrived.index(1), 0)
     none = gl.zeros((BLOCK, BLOCK), gl.float32, SCORES)
     product = scaled * warpgroup_mma(d_out, value.permute((1, 0)), none, use_acc=False)
     d_score = (product - weight * gl.sum(product, 1)[:, None]) * row_factor * column_factor
@@ -191,6 +198,7 @@ def attend_backward_kernel(
     gl.store(product_ptr + row * HEADS + head, total, mask=(row < start + group) & (row < rows))
     square.store(d_score.to(dtype))
     fence_async_shared()
+    # d_out has been read, and queries are still needed for the keys' gradient.
     _gradient(square, key, query, query_factor, angles, d_out, BLOCK, HALF, HALVES)
     _gradient(square.permute((1, 0)), query, key, key_factor, angles, key, BLOCK, HALF, HALVES)
     d_query_ptr = d_qkv_ptr + head * KEY

@@ -1,7 +1,7 @@
 """Where rows lie, how programs are cut, and what an application of the layer keeps for its backward pass.
 
 Shapes as in `model`; C = 3 D. N rows are the positions of all texts, one after the other, and some more of
-zeros, so that they are whole tiles: no program reads or writes beyond them.
+zeros, so that they are whole tiles: no program but attention's, which masks, reads or writes beyond them.
 """
 
 from dataclasses import dataclass, fields
@@ -148,7 +148,7 @@ def tiles(matrix: Tensor, rows: int, columns: int) -> TensorDescriptor:
 
 
 def head_tiles(matrix: Tensor, rows: int) -> GluonDescriptor:
-    """A matrix that kernels in Gluon move in tiles of one head's columns."""
+    """A matrix of 16-bit numbers that kernels in Gluon move in tiles of one head's columns."""
     layout = gl.NVMMASharedLayout.get_default_for([rows, KEY], gl.bfloat16)
     return GluonDescriptor.from_tensor(matrix, [rows, KEY], layout)
 
