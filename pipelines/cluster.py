@@ -50,8 +50,9 @@ def plain_errors() -> Iterator[None]:
         cause: BaseException | None = error
         while cause is not None:
             inner = getattr(cause, "cause", None)
-            if type(inner) is CellularError or type(cause) is CellularError:
-                raise CellularError(str(inner or cause)) from None
+            for known in (inner, cause, *getattr(cause, "worker_failures", {}).values()):
+                if type(known) is CellularError:
+                    raise CellularError(str(known)) from None
             cause = inner if isinstance(inner, BaseException) else cause.__cause__
         raise
 

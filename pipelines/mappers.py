@@ -11,8 +11,8 @@ from cellular.checkpoint_files import find_checkpoint
 from cellular.errors import CellularError
 from cellular.lattice import count_parameters
 from cellular.lattice.inference import placed, process
+from cellular.mapping_checkpoint import load_lattice_or_mlp
 from cellular.mlp import MLPCheckpoint
-from cellular.training.guides import load_lattice_or_mlp
 from cellular.types import FloatArray
 from pipelines.mapping_data import MappingTest
 

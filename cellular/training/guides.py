@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cellular.checkpoint_files import CONFIG, find_checkpoint, read_kind
-from cellular.lattice import Lattice3D, LatticeCheckpoint, load_lattice
-from cellular.mlp import MLP, MLPCheckpoint, load_mlp
+from cellular.checkpoint_files import find_checkpoint
+from cellular.lattice import Lattice3D
+from cellular.mapping_checkpoint import load_lattice_or_mlp
+from cellular.mlp import MLP, MLPCheckpoint
 from cellular.training.groups import Groups
 
 ROWS = 1_024  # at a time, on a GPU: as many as a pass of training
@@ -31,17 +32,6 @@ def load_guide(folder_or_name: Path | str) -> tuple[Lattice3D | MLP, str]:
     checkpoint = load_lattice_or_mlp(find_checkpoint(folder_or_name))
     module = checkpoint.mlp if isinstance(checkpoint, MLPCheckpoint) else checkpoint.lattice
     return module, checkpoint.teacher
-
-
-def load_lattice_or_mlp(folder: Path) -> LatticeCheckpoint | MLPCheckpoint:
-    """What makes embeddings of embeddings, of either kind.
-
-    Raises:
-        CellularError: there is none, it is damaged, or of another kind or release.
-    """
-    return (
-        load_mlp(folder) if read_kind(folder / CONFIG, ("lattice", "mlp")) == "mlp" else load_lattice(folder)
-    )
 
 
 @torch.no_grad()

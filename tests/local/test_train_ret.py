@@ -181,3 +181,11 @@ def test_a_teacher_of_another_dimension_is_refused_before_it_embeds(tmp_path: Pa
     with pytest.raises(CellularError, match="100 numbers: RET reads 384 or 768"):
         run(configure(tmp_path / "run", corpus, data=data, data_folder=None), track=silent)
     assert not list(tmp_path.glob("run/data/*/train/*"))
+
+
+def test_a_mistake_found_on_a_worker_is_a_plain_error(
+    tmp_path: Path, corpus: Path, uninterrupted: TrainReport
+) -> None:
+    loop, workers = RETLoopConfig(fused=True), WorkersConfig(gpu=False, max_failures=0)
+    with pytest.raises(CellularError, match=r"^our kernels need a Hopper GPU"):
+        run(configure(tmp_path / "run", corpus, loop=loop, workers=workers), track=silent)

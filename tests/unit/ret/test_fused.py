@@ -1,4 +1,4 @@
-"""The training kernels against the plain layer."""
+"""The training kernels against the plain layer; told to, Triton's interpreter runs the loss's off the GPU."""
 
 import copy
 from collections.abc import Callable
@@ -11,10 +11,12 @@ from torch import Tensor
 from cellular.decoders.ret.model import RET, RETConfig
 from cellular.objectives import Batch, LikelihoodLoss, Objective
 from cellular.training.ret import runs_fused
+from tests.unit.ret.conftest import DEVICE, runs_kernels
 
-DEVICE, DTYPE = "cuda", torch.bfloat16
-pytestmark = pytest.mark.skipif(
-    not runs_fused(torch.cuda.is_available()), reason="needs Triton and a Hopper GPU"
+DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32
+runs_attention = pytest.mark.skipif(
+    not runs_fused(torch.cuda.is_available()),
+    reason="Gluon has no interpreter: needs a Hopper GPU",
 )
 
 
@@ -62,6 +64,7 @@ def gradients(
     return {"output": y_BTD.detach(), **found}
 
 
+@runs_attention
 @pytest.mark.parametrize(
     ("batch", "positions", "dimension"),
     [(5, 17, 384), (8, 16, 768), (2, 97, 384), (9, 32, 384), (3, 42, 384)],
@@ -81,6 +84,7 @@ def test_output_and_gradients_are_as_near_to_the_exact_ones_as_the_plain_layers(
         assert error < 1.2 * allowed + 1e-5, name
 
 
+@runs_kernels
 @pytest.mark.parametrize(("batch", "width"), [(3, 16), (9, 31)])
 def test_the_loss_and_its_gradients_are_as_near_to_the_exact_ones_as_the_plain_losss(
     make: Callable[[int], RET], batch: int, width: int
@@ -110,6 +114,7 @@ def test_the_loss_and_its_gradients_are_as_near_to_the_exact_ones_as_the_plain_l
         assert error < 1.2 * allowed + 1e-5, name
 
 
+@runs_attention
 def test_a_sequence_does_not_see_its_neighbours(make: Callable[[int], RET]) -> None:
     model, (embeddings_BE, pieces_BL) = make(384).to(DTYPE), texts(9, 17)
     with torch.no_grad():

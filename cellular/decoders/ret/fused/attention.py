@@ -57,14 +57,20 @@ def _rotate(tile, turn, scale, HALF: gl.constexpr, LAYOUT: gl.constexpr):
 
 @gluon.jit
 def _weigh(
-    query, key, turn, scale, positions,
+    query, key, turn, arrived, scale_ptr, start, rows, positions,
     HALF: gl.constexpr, BLOCK: gl.constexpr, HALVES: gl.constexpr, SCORES: gl.constexpr,
 ):  # fmt: skip
-    """Each row's weights of itself and of those before it in its sequence, and four factors.
+    """Each row's weights of itself and of those before it in its sequence, the same times the scale of the
+    values, and four factors.
 
     The first two are what the norms multiply queries and keys with. The product of the others, a column and a
     row, is what the scores of rotated queries and keys are multiplied with: one over √K besides.
     """
+    row = start + gl.arange(0, BLOCK, gl.SliceLayout(1, HALVES))
+    column = start + gl.arange(0, BLOCK, gl.SliceLayout(0, SCORES))
+    scale = gl.load(scale_ptr + row, mask=row < rows, other=0.0)
+    value_scale = gl.load(scale_ptr + column, mask=column < rows, other=0.0)[None, :]
+    mbarrier.wait(arrived.index(0), 0)
     query_factor = _rotate(query, turn, scale, HALF, HALVES)
     key_factor = _rotate(key, turn, scale, HALF, HALVES)
     row_factor = gl.convert_layout(query_factor, gl.SliceLayout(1, SCORES))[:, None] * (2 * HALF) ** -0.5
@@ -72,12 +78,35 @@ def _weigh(
     fence_async_shared()
     none = gl.zeros((BLOCK, BLOCK), gl.float32, SCORES)
     score = warpgroup_mma(query, key.permute((1, 0)), none, use_acc=False) * row_factor * column_factor
-    row = gl.arange(0, BLOCK, gl.SliceLayout(1, SCORES))
-    column = gl.arange(0, BLOCK, gl.SliceLayout(0, SCORES))[None, :]
-    seen = (column <= row[:, None]) & (column >= (row - row % positions)[:, None])
+    local = gl.arange(0, BLOCK, gl.SliceLayout(1, SCORES))[:, None]
+    other = gl.arange(0, BLOCK, gl.SliceLayout(0, SCORES))[None, :]
+    seen = (other <= local) & (other >= local - local % positions)
     weight = gl.where(seen, gl.exp2(score * _LOG2_E), 0.0)
     weight *= (1.0 / gl.sum(weight, 1))[:, None]
-    return weight, query_factor, key_factor, row_factor, column_factor
+    return weight, weight * value_scale, query_factor, key_factor, row_factor, column_factor
+
+
+@gluon.jit
+def _fetch_rows(qkv, turn, start, head, LATER: gl.constexpr, D: gl.constexpr, KEY: gl.constexpr):
+    """Start to bring a head's queries, keys and values of some rows, and the angles, into shared memory.
+
+    Of the two barriers that come with them the first opens when all but the values are there, the second when
+    LATER bytes are: the values, and what else the caller fetches by it.
+    """
+    query = gl.allocate_shared_memory(qkv.dtype, qkv.block_shape, qkv.layout)
+    key = gl.allocate_shared_memory(qkv.dtype, qkv.block_shape, qkv.layout)
+    value = gl.allocate_shared_memory(qkv.dtype, qkv.block_shape, qkv.layout)
+    angles = gl.allocate_shared_memory(turn.dtype, turn.block_shape, turn.layout)
+    arrived = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    for number in gl.static_range(2):
+        mbarrier.init(arrived.index(number), count=1)
+    mbarrier.expect(arrived.index(0), 2 * qkv.block_type.nbytes + turn.block_type.nbytes)
+    _fetch(turn, [0, 0], arrived.index(0), angles)
+    _fetch(qkv, [start, head * KEY], arrived.index(0), query)
+    _fetch(qkv, [start, D + head * KEY], arrived.index(0), key)
+    mbarrier.expect(arrived.index(1), LATER)
+    _fetch(qkv, [start, 2 * D + head * KEY], arrived.index(1), value)
+    return query, key, value, angles, arrived
 
 
 @gluon.jit(do_not_specialize=["positions", "group", "rows"])
@@ -92,27 +121,12 @@ def attend_kernel(
     WHOLE: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [gl.num_warps(), 1], [16, KEY, 16])
     dtype: gl.constexpr = qkv.dtype
     head, start = gl.program_id(0), gl.program_id(1) * group
-    query = gl.allocate_shared_memory(dtype, [BLOCK, KEY], qkv.layout)
-    key = gl.allocate_shared_memory(dtype, [BLOCK, KEY], qkv.layout)
-    value = gl.allocate_shared_memory(dtype, [BLOCK, KEY], qkv.layout)
-    angles = gl.allocate_shared_memory(turn.dtype, [BLOCK, KEY], turn.layout)
-    arrived = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    for number in gl.static_range(2):
-        mbarrier.init(arrived.index(number), count=1)
-    mbarrier.expect(arrived.index(0), 2 * qkv.block_type.nbytes + turn.block_type.nbytes)
-    _fetch(turn, [0, 0], arrived.index(0), angles)
-    _fetch(qkv, [start, head * KEY], arrived.index(0), query)
-    _fetch(qkv, [start, D + head * KEY], arrived.index(0), key)
-    mbarrier.expect(arrived.index(1), qkv.block_type.nbytes)
-    _fetch(qkv, [start, 2 * D + head * KEY], arrived.index(1), value)
-
-    row = start + gl.arange(0, BLOCK, gl.SliceLayout(1, HALVES))
-    column = start + gl.arange(0, BLOCK, gl.SliceLayout(0, SCORES))
-    scale = gl.load(scale_ptr + row, mask=row < rows, other=0.0)
-    value_scale = gl.load(scale_ptr + column, mask=column < rows, other=0.0)[None, :]
-    mbarrier.wait(arrived.index(0), 0)
-    weight, _, _, _, _ = _weigh(query, key, angles, scale, positions, HALF, BLOCK, HALVES, SCORES)
-    weight = gl.convert_layout((weight * value_scale).to(dtype), gl.DotOperandLayout(0, WHOLE, 2))
+    later: gl.constexpr = qkv.block_type.nbytes
+    query, key, value, angles, arrived = _fetch_rows(qkv, turn, start, head, later, D, KEY)
+    _, scaled, _, _, _, _ = _weigh(
+        query, key, angles, arrived, scale_ptr, start, rows, positions, HALF, BLOCK, HALVES, SCORES
+    )
+    weight = gl.convert_layout(scaled.to(dtype), gl.DotOperandLayout(0, WHOLE, 2))
     mbarrier.wait(arrived.index(1), 0)
     y = warpgroup_mma(weight, value, gl.zeros((BLOCK, KEY), gl.float32, WHOLE), use_acc=False)
     query.store(y.to(dtype))
@@ -155,32 +169,14 @@ def attend_backward_kernel(
     dtype: gl.constexpr = qkv.dtype
     SQUARE: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BLOCK, BLOCK], dtype)
     head, start = gl.program_id(0), gl.program_id(1) * group
-    query = gl.allocate_shared_memory(dtype, [BLOCK, KEY], qkv.layout)
-    key = gl.allocate_shared_memory(dtype, [BLOCK, KEY], qkv.layout)
-    value = gl.allocate_shared_memory(dtype, [BLOCK, KEY], qkv.layout)
-    d_out = gl.allocate_shared_memory(dtype, [BLOCK, KEY], dy.layout)
-    angles = gl.allocate_shared_memory(turn.dtype, [BLOCK, KEY], turn.layout)
-    square = gl.allocate_shared_memory(dtype, [BLOCK, BLOCK], SQUARE)
-    arrived = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    for number in gl.static_range(2):
-        mbarrier.init(arrived.index(number), count=1)
-    mbarrier.expect(arrived.index(0), 2 * qkv.block_type.nbytes + turn.block_type.nbytes)
-    _fetch(turn, [0, 0], arrived.index(0), angles)
-    _fetch(qkv, [start, head * KEY], arrived.index(0), query)
-    _fetch(qkv, [start, D + head * KEY], arrived.index(0), key)
-    mbarrier.expect(arrived.index(1), 2 * qkv.block_type.nbytes)
-    _fetch(qkv, [start, 2 * D + head * KEY], arrived.index(1), value)
+    later: gl.constexpr = qkv.block_type.nbytes + dy.block_type.nbytes
+    query, key, value, angles, arrived = _fetch_rows(qkv, turn, start, head, later, D, KEY)
+    d_out = gl.allocate_shared_memory(dtype, dy.block_shape, dy.layout)
     _fetch(dy, [start, head * KEY], arrived.index(1), d_out)
-
-    row = start + gl.arange(0, BLOCK, gl.SliceLayout(1, HALVES))
-    column = start + gl.arange(0, BLOCK, gl.SliceLayout(0, SCORES))
-    scale = gl.load(scale_ptr + row, mask=row < rows, other=0.0)
-    value_scale = gl.load(scale_ptr + column, mask=column < rows, other=0.0)[None, :]
-    mbarrier.wait(arrived.index(0), 0)
-    weight, query_factor, key_factor, row_factor, column_factor = _weigh(
-        query, key, angles, scale, positions, HALF, BLOCK, HALVES, SCORES
+    square = gl.allocate_shared_memory(dtype, [BLOCK, BLOCK], SQUARE)
+    weight, scaled, query_factor, key_factor, row_factor, column_factor = _weigh(
+        query, key, angles, arrived, scale_ptr, start, rows, positions, HALF, BLOCK, HALVES, SCORES
     )
-    scaled = weight * value_scale
     square.store(scaled.to(dtype))
     fence_async_shared()
     mbarrier.wait(arrived.index(1), 0)
@@ -195,7 +191,9 @@ def attend_backward_kernel(
         d_value = warpgroup_mma(square.permute((1, 0)), d_half, none, use_acc=False)
         total += gl.sum(d_value * _read(value, part, HALF, HALVES), 1)
         _write(value, part, d_value, HALF)
-    gl.store(product_ptr + row * HEADS + head, total, mask=(row < start + group) & (row < rows))
+    local = gl.arange(0, BLOCK, gl.SliceLayout(1, HALVES))
+    inside = (local < group) & (start + local < rows)
+    gl.store(product_ptr + (start + local) * HEADS + head, total, mask=inside)
     square.store(d_score.to(dtype))
     fence_async_shared()
     # d_out has been read, and queries are still needed for the keys' gradient.

@@ -16,6 +16,7 @@ from cellular.decoders.ret.fused.tiles import summed_outer, tiles
 from cellular.decoders.ret.model import HIDDEN, VOCABULARY
 
 _BLOCK, _CHUNK, _BACKWARD_CHUNK = 64, 64, 32
+_SIZES = {"D": HIDDEN, "V": VOCABULARY, "BLOCK": _BLOCK, "num_warps": 4}
 
 
 @triton.jit
@@ -30,7 +31,7 @@ def _target(target_ptr, weight_ptr, row, rows, positions, length):
 
 @triton.jit(do_not_specialize=["rows", "positions", "length"])
 def likelihood_kernel(
-    x, table, bias_ptr, target_ptr, weight_ptr, log_sum_ptr, loss_ptr, rows, positions, length,
+    x, table, loss_ptr, bias_ptr, target_ptr, weight_ptr, log_sum_ptr, rows, positions, length,
     D: tl.constexpr, V: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Logarithms of the rows' sums of exponentials, and the sum of the weighted losses of BLOCK rows."""
@@ -54,8 +55,8 @@ def likelihood_kernel(
 
 @triton.jit(do_not_specialize=["rows", "positions", "length"])
 def likelihood_backward_kernel(
-    x, table, bias_ptr, target_ptr, weight_ptr, log_sum_ptr, d_loss_ptr, d_score, d_bias_ptr, d_x,
-    rows, positions, length,
+    x, table, d_loss_ptr, d_score, d_bias_ptr, d_x,
+    bias_ptr, target_ptr, weight_ptr, log_sum_ptr, rows, positions, length,
     D: tl.constexpr, V: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Gradients of x, of its product with the table, and of the bias as the sum over BLOCK rows."""
@@ -98,56 +99,40 @@ class SummedLikelihood(torch.autograd.Function):
         """The sum, a scalar."""
         rows = x_BTD.shape[0] * x_BTD.shape[1]
         x_ND = x_BTD.reshape(rows, HIDDEN)
-        log_sum_N = bias_V.new_empty(rows)
         loss_G = bias_V.new_empty(triton.cdiv(rows, _BLOCK))
+        given = bias_V, targets_BL, weights_BL, bias_V.new_empty(rows)
+        ctx.shape = rows, x_BTD.shape[1], targets_BL.shape[1]
         likelihood_kernel[(len(loss_G),)](
             tiles(x_ND, _BLOCK, _CHUNK),
             tiles(table_VD, VOCABULARY, _CHUNK),
-            bias_V,
-            targets_BL,
-            weights_BL,
-            log_sum_N,
             loss_G,
-            rows,
-            x_BTD.shape[1],
-            targets_BL.shape[1],
-            D=HIDDEN,
-            V=VOCABULARY,
-            BLOCK=_BLOCK,
+            *given,
+            *ctx.shape,
+            **_SIZES,
             CHUNK=_CHUNK,
-            num_warps=4,
             num_stages=2,
         )
-        ctx.save_for_backward(x_BTD, table_VD, bias_V, targets_BL, weights_BL, log_sum_N)
+        ctx.save_for_backward(x_BTD, table_VD, *given)
         return loss_G.sum()
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the states, the table and the bias."""
-        x_BTD, table_VD, bias_V, targets_BL, weights_BL, log_sum_N = ctx.saved_tensors
-        rows = len(log_sum_N)
-        x_ND = x_BTD.reshape(rows, HIDDEN)
-        d_score_NV, d_x_ND = x_ND.new_empty(rows, VOCABULARY), torch.empty_like(x_ND)
-        d_bias_GV = bias_V.new_empty(triton.cdiv(rows, _BLOCK), VOCABULARY)
+        x_BTD, table_VD, *given = ctx.saved_tensors
+        x_ND = x_BTD.reshape(-1, HIDDEN)
+        d_score_NV, d_x_ND = x_ND.new_empty(len(x_ND), VOCABULARY), torch.empty_like(x_ND)
+        d_bias_GV = given[0].new_empty(triton.cdiv(len(x_ND), _BLOCK), VOCABULARY)
         likelihood_backward_kernel[(len(d_bias_GV),)](
             tiles(x_ND, _BLOCK, HIDDEN),
             tiles(table_VD, _BACKWARD_CHUNK, HIDDEN),
-            bias_V,
-            targets_BL,
-            weights_BL,
-            log_sum_N,
             d_outputs[0],
             tiles(d_score_NV, _BLOCK, _BACKWARD_CHUNK),
             d_bias_GV,
             tiles(d_x_ND, _BLOCK, HIDDEN),
-            rows,
-            x_BTD.shape[1],
-            targets_BL.shape[1],
-            D=HIDDEN,
-            V=VOCABULARY,
-            BLOCK=_BLOCK,
+            *given,
+            *ctx.shape,
+            **_SIZES,
             CHUNK=_BACKWARD_CHUNK,
-            num_warps=4,
             num_stages=3,
         )
         d_table_VD = summed_outer(d_score_NV, x_ND)
